@@ -1,0 +1,22 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod ids;
+pub mod limits;
+pub mod mutation;
+pub mod protocol;
+
+pub mod memory;
+pub mod ring;
+pub mod sys;
+
+pub mod chat;
+
+pub mod cluster;
+pub mod mesh;
+
+pub mod reactor;
+
+pub mod load;
+pub mod serve;

@@ -1,0 +1,52 @@
+//! Planted bugs: with the feature `mutations`, a test switches one on and the simulation has to find it.
+//!
+//! Without the feature [`planted`] is the constant `false` and costs nothing.
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mutation {
+    /// A connection's slot is freed while its send is in flight.
+    FreeSlotInFlight = 1,
+    /// Two neighbours of an outbox change places.
+    SwapEnvelopes,
+    /// A doorbell is not rung.
+    LoseWakeup,
+    /// A receive is armed before the cancelled one has ended.
+    ArmBeforeCancelEnd,
+    /// A fan-out stops in the middle.
+    CutFanout,
+}
+
+impl Mutation {
+    pub const ALL: [Mutation; 5] =
+        [Mutation::FreeSlotInFlight, Mutation::SwapEnvelopes, Mutation::LoseWakeup, Mutation::ArmBeforeCancelEnd, Mutation::CutFanout];
+}
+
+#[cfg(feature = "mutations")]
+mod on {
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<super::Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Plants one bug in this thread, or none.
+    pub fn plant(mutation: Option<super::Mutation>) {
+        PLANTED.with(|p| p.set(mutation));
+    }
+
+    #[inline]
+    pub fn planted(mutation: super::Mutation) -> bool {
+        PLANTED.with(|p| p.get() == Some(mutation))
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use on::{plant, planted};
+
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+pub fn planted(_mutation: Mutation) -> bool {
+    false
+}

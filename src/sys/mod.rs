@@ -1,0 +1,1 @@
+//! Thin calls: sockets, CPU affinity, clocks, signals, limits of the process.
