@@ -7,10 +7,21 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::limits::SHARDS_MAX;
+
+mod cpus;
 mod error;
+mod file;
+mod keys;
+mod print;
+mod slot;
 mod validate;
 
+pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
 pub use error::{ConfigError, Place};
+pub use file::{Flags, LoadError, load, parse};
+pub use print::print;
+pub use slot::parse_address;
 
 /// The port when nothing is configured.
 pub const DEFAULT_PORT: u16 = 7777;
@@ -118,8 +129,8 @@ pub struct Log {
 impl Queues {
     /// Bytes of all queues between shards together.
     pub const MESH_BYTES_MAX: usize = 64 * 1024 * 1024;
-    /// Below this a queue is no use; with [`crate::limits::SHARDS_MAX`] shards it is what the budget leaves.
-    pub const MESH_DEPTH_MIN: usize = 16;
+    /// No queue is shorter, whatever the envelope's size.
+    pub const MESH_DEPTH_MIN: usize = 4;
 
     /// The depth of each of the `shards` x `shards` queues, so that all of them stay under [`Queues::MESH_BYTES_MAX`].
     pub fn mesh_depth_for(&self, shards: usize, envelope_bytes: usize) -> usize {
@@ -128,6 +139,9 @@ impl Queues {
         self.mesh_depth.min(share).max(Self::MESH_DEPTH_MIN)
     }
 }
+
+// With the most shards, envelopes of 256 bytes still fit the budget at the least depth.
+const _: () = assert!(SHARDS_MAX * SHARDS_MAX * Queues::MESH_DEPTH_MIN * 256 <= Queues::MESH_BYTES_MAX);
 
 impl Default for Server {
     fn default() -> Self {
