@@ -2,4 +2,6 @@
 
 pub mod affinity;
 pub mod clock;
+pub mod rlimit;
+pub mod signals;
 pub mod sockets;
