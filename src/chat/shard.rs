@@ -159,6 +159,11 @@ impl Shard {
         self.home(self.hash(user))
     }
 
+    /// The keyed hash under which the directory knows a user.
+    pub fn hash_of_user(&self, user: &str) -> u64 {
+        self.hash(user)
+    }
+
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -216,6 +221,13 @@ impl Shard {
             return;
         }
         self.refuse(session, refusal, out);
+    }
+
+    /// A request that could not be taken for too long.
+    pub fn handle_overload(&mut self, session: SessionId, refusal: &Refusal, out: &mut Effects) {
+        if self.session(session).is_some() {
+            self.refuse(session, refusal, out);
+        }
     }
 
     /// An envelope of another shard, in the order of its queue.

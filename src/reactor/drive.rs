@@ -1,0 +1,1 @@
+//! Runs a reactor inside a glommio executor.
