@@ -179,7 +179,7 @@ impl Scanner<'_> {
     /// From behind the opening quote to behind the closing one.
     fn string(&mut self) -> Result<(), Broken> {
         loop {
-            self.at += plain_bytes(&self.bytes[self.at..]);
+            self.at = plain_end(self.bytes, self.at);
             match self.next() {
                 Some(b'"') => return Ok(()),
                 Some(b'\\') => self.escape()?,
@@ -204,17 +204,20 @@ impl Scanner<'_> {
     }
 }
 
-/// How many bytes at the front of a string stand for themselves: all before the first quote, backslash or control.
-fn plain_bytes(bytes: &[u8]) -> usize {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+/// The first place from `at` on that does not stand for itself in a string: a quote, a backslash or a control.
+#[inline]
+fn plain_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
         let stops = stops(u64::from_le_bytes(*word));
         if stops != 0 {
-            return index * 8 + stops.trailing_zeros() as usize / 8;
+            return at + stops.trailing_zeros() as usize / 8;
         }
+        at += 8;
     }
-    let in_tail = tail.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
-    words.len() * 8 + in_tail.unwrap_or(tail.len())
+    while bytes.get(at).is_some_and(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        at += 1;
+    }
+    at
 }
 
 /// The high bit of each byte that ends a run of plain ones. Exact for the lowest such byte, which is the only one
@@ -242,7 +245,7 @@ mod tests {
                     let mut bytes = [filler; 20];
                     bytes[at] = byte;
                     let expected = if special(byte) { at } else { 20 };
-                    assert_eq!(plain_bytes(&bytes), expected, "byte {byte:#x} at {at} among {filler:#x}");
+                    assert_eq!(plain_end(&bytes, 0), expected, "byte {byte:#x} at {at} among {filler:#x}");
                 }
             }
         }
