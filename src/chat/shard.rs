@@ -128,6 +128,8 @@ pub struct Shard {
 
 /// Bytes of the piece that payloads are cut from. A payload keeps its whole piece alive: larger saves allocations, smaller saves memory under slow readers.
 const ARENA_BYTES: usize = 8 * 1024;
+/// Room for any object without a body; the encoder reserves as much.
+const SMALL_OBJECT_BYTES: usize = 512;
 /// An append nobody waits for is forgotten after this many deadlines.
 const LOG_DEADLINES_MAX: u64 = 12;
 
@@ -400,7 +402,7 @@ pub(super) fn pack(arena: &mut BytesMut, object: &Outgoing<'_>) -> Bytes {
     if let Outgoing::Message { room, from, body, .. } = object {
         make_room(arena, encode::message_bytes_max(room, from, body));
     } else {
-        make_room(arena, 256);
+        make_room(arena, SMALL_OBJECT_BYTES);
     }
     encode::frame(object, arena);
     arena.split().freeze()

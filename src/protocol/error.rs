@@ -36,7 +36,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Reason; 27] = [
+    pub const ALL: [Reason; Reason::Version as usize + 1] = [
         Reason::Bye,
         Reason::Malformed,
         Reason::BadField,
