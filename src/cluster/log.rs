@@ -23,11 +23,8 @@ pub struct MemoryLog {
 
 impl Log for MemoryLog {
     fn append(&mut self, now: Now, token: Token, _entry: &Entry) {
-        self.last = if now.unix_ms > self.last.ms {
-            Position { ms: now.unix_ms, n: 0 }
-        } else {
-            Position { ms: self.last.ms, n: self.last.n + 1 }
-        };
+        self.last =
+            if now.unix_ms > self.last.ms { Position { ms: now.unix_ms, n: 0 } } else { Position { ms: self.last.ms, n: self.last.n + 1 } };
         self.answers.push(Appended { token, position: self.last });
     }
 

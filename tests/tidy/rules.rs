@@ -3,7 +3,7 @@
 use super::source::{Source, Violation, is_word, matching};
 
 /// Floors, from the lowest: a module may name modules that stand further down, in their order here. Modules of one line do not know each other.
-pub const FLOORS: [&[&str]; 10] = [
+pub(crate) const FLOORS: [&[&str]; 10] = [
     // Floor 0: words, and what is built of them alone.
     &["limits", "mutation"],
     &["ids"],
@@ -23,31 +23,32 @@ pub const FLOORS: [&[&str]; 10] = [
 ];
 
 /// Modules that may name less than their floor allows: the generator must not share the server's mistakes, a client is built from words alone.
-pub const NARROW: [(&str, &[&str]); 2] =
+pub(crate) const NARROW: [(&str, &[&str]); 2] =
     [("load", &["limits", "ids", "sys", "memory", "ring"]), ("client", &["limits", "ids", "config", "protocol", "mutation"])];
 
 /// What stands at the root of the repository; names with a dot in front are tools' files.
-pub const TOP_LEVEL: [&str; 9] = ["Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "src", "benches", "tests", "tuning", "scripts"];
+pub(crate) const TOP_LEVEL: [&str; 9] =
+    ["Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "src", "benches", "tests", "tuning", "scripts"];
 /// What a build or a run leaves there; git ignores it.
-pub const LEFT_BEHIND: [&str; 2] = ["target", "out"];
+pub(crate) const LEFT_BEHIND: [&str; 2] = ["target", "out"];
 
-pub const FILE_LINES_MAX: usize = 800;
-pub const FUNCTION_LINES_MAX: usize = 70;
-pub const MAIN_LINES_MAX: usize = 79;
+pub(crate) const FILE_LINES_MAX: usize = 800;
+pub(crate) const FUNCTION_LINES_MAX: usize = 70;
+pub(crate) const MAIN_LINES_MAX: usize = 79;
 
 /// Where a word may not stand.
-pub struct Ban {
-    pub word: &'static str,
-    pub why: &'static str,
+pub(crate) struct Ban {
+    pub(crate) word: &'static str,
+    pub(crate) why: &'static str,
     /// Path beginnings it is banned in.
-    pub within: &'static [&'static str],
+    pub(crate) within: &'static [&'static str],
     /// Path beginnings inside those where it is allowed.
-    pub except: &'static [&'static str],
-    pub tests: Tests,
+    pub(crate) except: &'static [&'static str],
+    pub(crate) tests: Tests,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Tests {
+pub(crate) enum Tests {
     Too,
     Exempt,
 }
@@ -81,7 +82,7 @@ const NO_CLOCK: &str = "time comes in as a value, so that a seed replays exactly
 const NO_IO: &str = "rules and decoding have no IO, no clock, no thread and no log line";
 const NO_BOUND: &str = "every queue has a bound";
 
-pub const BANS: &[Ban] = &[
+pub(crate) const BANS: &[Ban] = &[
     printing("println!"),
     printing("print!"),
     printing("eprintln!"),
@@ -127,7 +128,7 @@ pub const BANS: &[Ban] = &[
     },
 ];
 
-pub fn banned_words(source: &Source) -> Vec<Violation> {
+pub(crate) fn banned_words(source: &Source) -> Vec<Violation> {
     let mut found = Vec::new();
     for ban in BANS {
         let starts = |list: &[&str]| list.iter().any(|start| source.path.starts_with(start));
@@ -141,7 +142,7 @@ pub fn banned_words(source: &Source) -> Vec<Violation> {
 }
 
 /// A module names modules of lower floors only.
-pub fn floors(source: &Source) -> Vec<Violation> {
+pub(crate) fn floors(source: &Source) -> Vec<Violation> {
     let Some(own) = module(&source.path) else { return Vec::new() };
     let Some(height) = height(own) else {
         return vec![source.violation(0, format!("{own} stands on no floor: give it one in FLOORS"))];
@@ -219,13 +220,13 @@ fn word(text: &str) -> String {
     text.bytes().take_while(|byte| is_word(*byte)).map(char::from).collect()
 }
 
-pub fn file_length(source: &Source) -> Vec<Violation> {
+pub(crate) fn file_length(source: &Source) -> Vec<Violation> {
     let lines = source.text.lines().count();
     let most = if source.path == "src/main.rs" { MAIN_LINES_MAX } else { FILE_LINES_MAX };
     if lines <= most { Vec::new() } else { vec![source.violation(0, format!("{lines} lines; at most {most}: split it"))] }
 }
 
-pub fn function_length(source: &Source) -> Vec<Violation> {
+pub(crate) fn function_length(source: &Source) -> Vec<Violation> {
     let functions = source.functions().into_iter().filter(|(at, _, lines)| *lines > FUNCTION_LINES_MAX && !in_test_module(source, *at));
     functions.map(|(at, name, lines)| source.violation(at, format!("fn {name}: {lines} lines; at most {FUNCTION_LINES_MAX}"))).collect()
 }
@@ -236,13 +237,13 @@ fn in_test_module(source: &Source, at: usize) -> bool {
 }
 
 /// A reader learns from the first lines what a file owns.
-pub fn module_doc(source: &Source) -> Vec<Violation> {
+pub(crate) fn module_doc(source: &Source) -> Vec<Violation> {
     // The crate's page is ARCHITECTURE.md.
     let exempt = !source.path.starts_with("src/") || source.path == "src/lib.rs";
     if exempt || source.text.starts_with("//! ") { Vec::new() } else { vec![source.violation(0, "begins without its module doc (//!)")] }
 }
 
-pub fn trailing_blanks(source: &Source) -> Vec<Violation> {
+pub(crate) fn trailing_blanks(source: &Source) -> Vec<Violation> {
     let mut found = Vec::new();
     for (i, line) in source.text.split('\n').enumerate() {
         if line != line.trim_end() {
@@ -256,7 +257,7 @@ pub fn trailing_blanks(source: &Source) -> Vec<Violation> {
 }
 
 /// Each dependency says why it is there, on its line or the one above.
-pub fn dependency_reasons(manifest: &Source) -> Vec<Violation> {
+pub(crate) fn dependency_reasons(manifest: &Source) -> Vec<Violation> {
     let lines: Vec<&str> = manifest.text.lines().collect();
     let (mut inside, mut found) = (false, Vec::new());
     for (i, line) in lines.iter().enumerate() {
@@ -275,7 +276,7 @@ pub fn dependency_reasons(manifest: &Source) -> Vec<Violation> {
 }
 
 /// The root holds what everybody expects there and nothing else.
-pub fn top_level(names: &[String]) -> Vec<Violation> {
+pub(crate) fn top_level(names: &[String]) -> Vec<Violation> {
     let known = |name: &str| name.starts_with('.') || TOP_LEVEL.contains(&name) || LEFT_BEHIND.contains(&name);
     let strangers = names.iter().filter(|name| !known(name));
     strangers.map(|name| Violation { path: name.clone(), line: 0, what: "does not belong at the root".into() }).collect()

@@ -6,41 +6,41 @@ use std::ops::Range;
 
 /// One file of the repository.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// From the root, with `/`.
-    pub path: String,
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
     /// `text` with every byte of a comment or a literal replaced by a blank, line ends kept.
-    pub code: String,
+    pub(crate) code: String,
     /// Items under `#[cfg(test)]`, as offsets.
-    pub tests: Vec<Range<usize>>,
+    pub(crate) tests: Vec<Range<usize>>,
 }
 
 /// A rule broken at a line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub path: String,
-    pub line: usize,
-    pub what: String,
+pub(crate) struct Violation {
+    pub(crate) path: String,
+    pub(crate) line: usize,
+    pub(crate) what: String,
 }
 
 impl Source {
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = blank(text);
         let tests = test_items(&code);
         Self { path: path.into(), text: text.into(), code, tests }
     }
 
-    pub fn line(&self, offset: usize) -> usize {
+    pub(crate) fn line(&self, offset: usize) -> usize {
         1 + self.text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count()
     }
 
-    pub fn violation(&self, offset: usize, what: impl Into<String>) -> Violation {
+    pub(crate) fn violation(&self, offset: usize, what: impl Into<String>) -> Violation {
         Violation { path: self.path.clone(), line: self.line(offset), what: what.into() }
     }
 
     /// Under `#[cfg(test)]`, in a file of tests, or outside `src`.
-    pub fn is_test(&self, offset: usize) -> bool {
+    pub(crate) fn is_test(&self, offset: usize) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         !self.path.starts_with("src/")
             || name == "tests.rs"
@@ -49,7 +49,7 @@ impl Source {
     }
 
     /// Offsets of `pattern` in the code, not as a part of a longer word.
-    pub fn find(&self, pattern: &str) -> impl Iterator<Item = usize> {
+    pub(crate) fn find(&self, pattern: &str) -> impl Iterator<Item = usize> {
         let code = self.code.as_bytes();
         let (starts, ends) = (pattern.as_bytes()[0], pattern.as_bytes()[pattern.len() - 1]);
         self.code.match_indices(pattern).map(|(at, _)| at).filter(move |&at| {
@@ -60,7 +60,7 @@ impl Source {
     }
 
     /// Functions with a body: the offset of `fn`, the name and the number of lines.
-    pub fn functions(&self) -> Vec<(usize, String, usize)> {
+    pub(crate) fn functions(&self) -> Vec<(usize, String, usize)> {
         let mut found = Vec::new();
         for at in self.find("fn") {
             let name: String = self.code[at + 2..].trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -78,14 +78,14 @@ impl Source {
     }
 
     /// How many inline modules stand around an offset.
-    pub fn inline_modules(&self, offset: usize) -> usize {
+    pub(crate) fn inline_modules(&self, offset: usize) -> usize {
         let modules = self.find("mod").filter_map(|at| item_end(&self.code, at).map(|end| at..end));
         modules.filter(|range| range.contains(&offset)).count()
     }
 }
 
 /// Where the item that starts at `from` ends: behind its body, or behind its semicolon.
-pub fn item_end(code: &str, from: usize) -> Option<usize> {
+pub(crate) fn item_end(code: &str, from: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for (i, byte) in code.bytes().enumerate().skip(from) {
         match byte {
@@ -100,7 +100,7 @@ pub fn item_end(code: &str, from: usize) -> Option<usize> {
 }
 
 /// The bracket that closes the one at `open`.
-pub fn matching(code: &str, open: usize) -> Option<usize> {
+pub(crate) fn matching(code: &str, open: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for (i, byte) in code.bytes().enumerate().skip(open) {
         match byte {
@@ -117,7 +117,7 @@ pub fn matching(code: &str, open: usize) -> Option<usize> {
     None
 }
 
-pub fn is_word(byte: u8) -> bool {
+pub(crate) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
@@ -146,7 +146,7 @@ fn skip_attributes(code: &str, mut from: usize) -> usize {
 }
 
 /// Blanks out comments and literals.
-pub fn blank(text: &str) -> String {
+pub(crate) fn blank(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
     let mut at = 0;
