@@ -1,11 +1,18 @@
-//! What `ringroom serve` says and how it ends when it can't start: one line that names the trouble and the fix, and the documented exit code.
+//! What `ringroom serve` says and how it ends. When it can't start: one line that names the trouble and the fix, and the documented exit code.
+//! When it can: one line when it is ready, and the end that a signal asks for.
 //!
-//! Runs the real program. Nothing here depends on time; a server that starts against expectation is killed when the test ends.
+//! Runs the real program. Waits end with what is waited for; a server that hangs fails its test at a deadline and is killed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::Write;
-use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+/// Long beyond doubt: only a server that hangs gets there.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn ringroom() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringroom"));
@@ -35,6 +42,62 @@ fn assert_refused(output: &Output, code: i32, words: &[&str]) {
     assert!(output.stdout.is_empty());
 }
 
+/// A server that runs, and its lines as they come; killed when dropped.
+struct Server {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+}
+
+impl Server {
+    fn start(args: &[&str]) -> Self {
+        let mut child = ringroom().arg("serve").args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
+        Self { child, stdout, stderr }
+    }
+
+    fn ready_line(&self) -> String {
+        self.stdout.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Its exit code, once both of its streams have ended.
+    fn end(mut self) -> Option<i32> {
+        for stream in [&self.stdout, &self.stderr] {
+            while stream
+                .recv_timeout(PATIENCE)
+                .inspect_err(|error| assert_eq!(*error, std::sync::mpsc::RecvTimeoutError::Disconnected))
+                .is_ok()
+            {}
+        }
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // After `end` there is nothing left to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = sync_channel(1_024);
+    thread::spawn(move || BufReader::new(stream).lines().map_while(Result::ok).for_each(|line| drop(sender.try_send(line))));
+    receiver
+}
+
+/// The addresses that a ready line names.
+fn addresses(ready: &str) -> Vec<SocketAddr> {
+    let list = ready.strip_prefix("ringroom ready on ").and_then(|rest| rest.split_once(": ")).unwrap().0;
+    list.split(", ").map(|address| address.parse().unwrap()).collect()
+}
+
 fn config_file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -58,7 +121,7 @@ fn a_bad_command_line_is_64_and_help_is_0() {
 #[test]
 fn the_help_lists_the_exit_codes() {
     let help = String::from_utf8(serve(&["--help"]).stdout).unwrap();
-    for code in [0, 64, 66, 69, 70, 71, 74, 77, 78] {
+    for code in [0, 64, 66, 69, 70, 71, 74, 75, 77, 78] {
         assert!(help.contains(&format!("\n  {code:>2}  ")), "{code} in {help}");
     }
 }
@@ -151,4 +214,43 @@ fn a_kernel_without_io_uring_is_78() {
         command.args(["-c", WITHOUT_IO_URING, errno, env!("CARGO_BIN_EXE_ringroom"), "serve", "--shards", "1", "--listen", "127.0.0.1:0"]);
         assert_refused(&command.stdin(Stdio::null()).output().unwrap(), 78, &words);
     }
+}
+
+#[test]
+fn a_ready_server_takes_connections_on_every_address_it_names() {
+    let server = Server::start(&["--shards", "2", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
+    let ready = server.ready_line();
+    assert!(ready.contains(": 2 shards ") && ready.contains("io_uring: "), "{ready}");
+    let addresses = addresses(&ready);
+    assert_eq!(addresses.len(), 2);
+    for address in &addresses {
+        TcpStream::connect(address).unwrap();
+    }
+    let second = serve(&["--listen", &addresses[1].to_string()]);
+    assert_refused(&second, 69, &[&addresses[1].to_string(), "another ringroom"]);
+    server.signal("-TERM");
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn either_signal_ends_it_and_a_hangup_does_not() {
+    for signal in ["-TERM", "-INT"] {
+        let server = Server::start(&["--shards", "1", "--listen", "127.0.0.1:0"]);
+        server.ready_line();
+        server.signal("-HUP");
+        // Its answer is the proof that the hangup came first.
+        while !server.stderr.recv_timeout(PATIENCE).unwrap().contains("reload is not available yet") {}
+        server.signal(signal);
+        assert_eq!(server.end(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn more_shards_than_cpus_start_with_a_warning() {
+    let shards = (ringroom::sys::affinity::available().unwrap().len() + 1).to_string();
+    let server = Server::start(&["--shards", &shards, "--listen", "127.0.0.1:0"]);
+    assert!(server.ready_line().contains(&format!("{shards} shards not pinned")));
+    assert!(server.stderr.recv_timeout(PATIENCE).unwrap().contains("none is pinned"));
+    server.signal("-TERM");
+    assert_eq!(server.end(), Some(0));
 }

@@ -14,13 +14,15 @@ pub const INTERNAL: u8 = 70;
 pub const LIMIT: u8 = 71;
 /// A CPU asked for is not there, or not for this process.
 pub const CPU: u8 = 74;
+/// It ended before every client was told.
+pub const CUT_SHORT: u8 = 75;
 /// The operating system refuses a right.
 pub const PERMISSION: u8 = 77;
 /// io_uring can't be used.
 pub const IO_URING: u8 = 78;
 
 /// Every code with what it means and what to do.
-pub const TABLE: [(u8, &str); 9] = [
+pub const TABLE: [(u8, &str); 10] = [
     (0, "stopped as asked, every client told"),
     (USAGE, "bad command line or configuration: the message names the flag, or the file, line and key"),
     (NO_INPUT, "the config file can't be read"),
@@ -28,6 +30,7 @@ pub const TABLE: [(u8, &str); 9] = [
     (INTERNAL, "the server itself failed, for example a shard ended: see the log, restart it"),
     (LIMIT, "a limit of the operating system is too low: open files (nofile) or locked memory (memlock)"),
     (CPU, "a CPU asked for is not there, or not allowed for this process"),
+    (CUT_SHORT, "stopped before every client was told: a second signal, or the drain time ran out"),
     (PERMISSION, "the operating system refuses something else that is needed"),
     (IO_URING, "io_uring can't be used: kernel too old, switched off, or forbidden by a container"),
 ];
@@ -44,7 +47,7 @@ mod tests {
 
     #[test]
     fn every_code_stands_in_the_help_once() {
-        let codes = [0, USAGE, NO_INPUT, ADDRESS, INTERNAL, LIMIT, CPU, PERMISSION, IO_URING];
+        let codes = [0, USAGE, NO_INPUT, ADDRESS, INTERNAL, LIMIT, CPU, CUT_SHORT, PERMISSION, IO_URING];
         assert_eq!(TABLE.map(|(code, _)| code), codes);
         assert!(codes.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(codes.iter().all(|code| help().contains(&format!("\n  {code:>2}  "))));

@@ -6,7 +6,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use crossbeam_channel::Receiver;
+
 use crate::config::{self, Settings};
+use crate::sys::signals::{self, Signal};
 
 mod args;
 pub mod checks;
@@ -14,6 +17,9 @@ pub mod exit;
 
 pub use args::Args;
 pub use checks::{Plan, check};
+
+/// A drain, a stop, and some to spare: with more, the process ends by itself.
+const SIGNALS_WAITING: usize = 4;
 
 /// Why the server did not start, or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,17 +62,24 @@ fn try_run(args: &Args) -> Result<(), StartError> {
         return put(&config::print(&settings));
     }
     start_log(&settings, args.log_level);
+    // Before any thread: none may meet a signal with its default action.
+    let (news, signals) = crossbeam_channel::bounded(SIGNALS_WAITING);
+    signals::install(news).map_err(|why| StartError::new(exit::INTERNAL, format!("can't take over the signals: {why}")))?;
     let plan = check(&settings)?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
-    assemble(&settings, plan)
+    assemble(&settings, &plan, &signals)
 }
 
 /// Starts the shards and waits for their end.
-fn assemble(_settings: &Settings, plan: Plan) -> Result<(), StartError> {
+fn assemble(_settings: &Settings, plan: &Plan, signals: &Receiver<Signal>) -> Result<(), StartError> {
     put(&plan.ready_line())?;
-    Err(StartError::new(exit::INTERNAL, "the shards are not wired yet"))
+    match signals.recv() {
+        Ok(Signal::Drain) => Ok(()),
+        Ok(Signal::Stop) => Err(StartError::new(exit::CUT_SHORT, "stopped at once, as asked by a second signal")),
+        Err(_) => Err(StartError::new(exit::INTERNAL, "the signal thread ended")),
+    }
 }
 
 /// Writes to standard output; a closed pipe is no failure of ours.

@@ -55,7 +55,8 @@ impl Source {
         self.code.match_indices(pattern).map(|(at, _)| at).filter(move |&at| {
             let before = at.checked_sub(1).map_or(b' ', |i| code[i]);
             let after = code.get(at + pattern.len()).copied().unwrap_or(b' ');
-            !(is_word(starts) && is_word(before)) && !(is_word(ends) && is_word(after))
+            let joined = is_word(starts) && is_word(before) || is_word(ends) && is_word(after);
+            !joined
         })
     }
 
