@@ -6,7 +6,7 @@ use crate::ids::{Now, Position};
 /// Append now, hear the position later. Entries of one room are answered in the order they were appended.
 ///
 /// An answer may come late, more than once, or never: the rules keep a deadline for each append.
-pub trait Log: std::fmt::Debug {
+pub trait Log: std::fmt::Debug + Send {
     fn append(&mut self, now: Now, token: Token, entry: &Entry);
     /// Moves the answers that are there to `out`.
     fn answers(&mut self, now: Now, out: &mut Vec<Appended>);
@@ -23,11 +23,8 @@ pub struct MemoryLog {
 
 impl Log for MemoryLog {
     fn append(&mut self, now: Now, token: Token, _entry: &Entry) {
-        self.last = if now.unix_ms > self.last.ms {
-            Position { ms: now.unix_ms, n: 0 }
-        } else {
-            Position { ms: self.last.ms, n: self.last.n + 1 }
-        };
+        self.last =
+            if now.unix_ms > self.last.ms { Position { ms: now.unix_ms, n: 0 } } else { Position { ms: self.last.ms, n: self.last.n + 1 } };
         self.answers.push(Appended { token, position: self.last });
     }
 
