@@ -37,6 +37,14 @@ impl<T> Consumer<T> {
         self.0.pop().ok()
     }
 
+    /// The items that are there, at most `count` of them. Their places are freed with one store when the iterator is dropped; what it was not
+    /// asked for stays in the queue.
+    #[inline]
+    pub fn drain(&mut self, count: usize) -> impl ExactSizeIterator<Item = T> {
+        let there = if self.0.cached_slots() >= count { count } else { self.0.slots().min(count) };
+        self.0.read_chunk(there).expect("that many items are there, and only this end takes them").into_iter()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
