@@ -6,6 +6,7 @@ mod memory_random;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use memory_random::for_each_seed;
 use ringroom::memory::spsc;
@@ -13,7 +14,9 @@ use ringroom::memory::spsc;
 /// On the heap, so that an item lost or taken twice is a leak or a double free.
 type Item = Arc<u64>;
 
-const ITEMS: u64 = 20_000;
+const ITEMS: u64 = 5_000;
+/// Far above what the test takes: a lost item must not hang it.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn all_items_cross_once_and_in_order() {
@@ -26,12 +29,14 @@ fn all_items_cross_once_and_in_order() {
             batches.push(1 + random.below(batch_max));
         }
         let count: u64 = batches.iter().sum();
+        let start = Instant::now();
         let sender = thread::spawn(move || {
             let (mut next, mut outbox) = (0, VecDeque::new());
             for batch in batches {
                 outbox.extend((next..next + batch).map(Arc::new));
                 next += batch;
                 while !outbox.is_empty() {
+                    assert!(start.elapsed() < DEADLINE, "the queue takes no more");
                     let (free, before) = (producer.free(), outbox.len());
                     let moved = producer.push_from(&mut outbox);
                     assert!(moved >= free.min(before) && moved <= capacity && outbox.len() == before - moved);
@@ -48,8 +53,9 @@ fn all_items_cross_once_and_in_order() {
             seen += 1;
             seen
         };
-        while {
-            let mut last = 0;
+        let mut last = 0;
+        while last < count {
+            assert!(start.elapsed() < DEADLINE, "items are missing");
             if random.below(2) == 0 {
                 consumer.drain(drain_max).for_each(|item| last = see(item));
             } else if let Some(item) = consumer.pop() {
@@ -57,8 +63,7 @@ fn all_items_cross_once_and_in_order() {
             } else {
                 thread::yield_now();
             }
-            last < count
-        } {}
+        }
         sender.join().unwrap();
         assert!(consumer.is_empty() && consumer.pop().is_none());
     });
