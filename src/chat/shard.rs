@@ -11,7 +11,7 @@ use super::room::{Home, Place};
 use super::session::Session;
 use super::users::Users;
 use crate::ids::{Epoch, Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
-use crate::memory::pages::Pages;
+use crate::memory::parallel::Parallel;
 use crate::memory::slab::Slab;
 use crate::protocol::encode::{self, AnnouncedLimits, Outgoing};
 use crate::protocol::error::{Reason, Refusal};
@@ -111,7 +111,7 @@ pub(super) struct Pending {
 pub struct Shard {
     pub(super) rules: Rules,
     hasher: RandomState,
-    pub(super) sessions: Pages<Session>,
+    pub(super) sessions: Parallel<Session>,
     pub(super) users: Users,
     pub(super) places: NamedSlab<Place>,
     pub(super) homes: NamedSlab<Home>,
@@ -128,6 +128,8 @@ pub struct Shard {
 
 /// Bytes of the piece that payloads are cut from. A payload keeps its whole piece alive: larger saves allocations, smaller saves memory under slow readers.
 const ARENA_BYTES: usize = 8 * 1024;
+/// Room for any object without a body; the encoder reserves as much.
+const SMALL_OBJECT_BYTES: usize = 512;
 /// An append nobody waits for is forgotten after this many deadlines.
 const LOG_DEADLINES_MAX: u64 = 12;
 
@@ -138,7 +140,7 @@ impl Shard {
         let most = 1 << Key::SLOT_BITS;
         Self {
             hasher: RandomState::with_seeds(a, b, c, d),
-            sessions: Pages::default(),
+            sessions: Parallel::default(),
             users: Users::new(most),
             places: NamedSlab::new(rules.places_max),
             homes: NamedSlab::new(most),
@@ -157,6 +159,11 @@ impl Shard {
     /// Where a user's sessions and inbox live, or a room's order is made.
     pub fn home_of_user(&self, user: &str) -> ShardId {
         self.home(self.hash(user))
+    }
+
+    /// The keyed hash under which the directory knows a user.
+    pub fn hash_of_user(&self, user: &str) -> u64 {
+        self.hash(user)
     }
 
     pub fn counts(&self) -> Counts {
@@ -216,6 +223,13 @@ impl Shard {
             return;
         }
         self.refuse(session, refusal, out);
+    }
+
+    /// A request that could not be taken for too long.
+    pub fn handle_overload(&mut self, session: SessionId, refusal: &Refusal, out: &mut Effects) {
+        if self.session(session).is_some() {
+            self.refuse(session, refusal, out);
+        }
     }
 
     /// An envelope of another shard, in the order of its queue.
@@ -388,7 +402,7 @@ pub(super) fn pack(arena: &mut BytesMut, object: &Outgoing<'_>) -> Bytes {
     if let Outgoing::Message { room, from, body, .. } = object {
         make_room(arena, encode::message_bytes_max(room, from, body));
     } else {
-        make_room(arena, 256);
+        make_room(arena, SMALL_OBJECT_BYTES);
     }
     encode::frame(object, arena);
     arena.split().freeze()
