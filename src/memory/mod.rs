@@ -1,6 +1,7 @@
 //! Data structures of one shard, and the queue between two: no IO, no protocol.
 
 pub mod frames;
+mod pages;
 pub mod queue;
 pub mod slab;
 pub mod spsc;
