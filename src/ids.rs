@@ -78,6 +78,17 @@ pub struct WirePosition {
     pub position: Position,
 }
 
+impl WirePosition {
+    /// Reads what [`fmt::Display`] wrote; anything else is `None`, and means an epoch that is not ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (epoch, rest) = text.split_once('.')?;
+        let (ms, n) = rest.split_once('-')?;
+        let epoch = Epoch(u32::from_str_radix(epoch, 16).ok()?);
+        let position = Position { ms: ms.parse().ok()?, n: n.parse().ok()? };
+        Some(Self { epoch, position })
+    }
+}
+
 impl fmt::Display for WirePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}.{}-{}", self.epoch.0, self.position.ms, self.position.n)
@@ -225,5 +236,8 @@ mod tests {
     fn a_position_prints_as_the_wire_says() {
         let at = WirePosition { epoch: Epoch(0x9f2c), position: Position { ms: 1732345678901, n: 0 } };
         assert_eq!(at.to_string(), "9f2c.1732345678901-0");
+        assert_eq!(WirePosition::parse("9f2c.1732345678901-0"), Some(at));
+        assert_eq!(WirePosition::parse("9f2c.-0"), None);
+        assert_eq!(WirePosition::parse("nonsense"), None);
     }
 }

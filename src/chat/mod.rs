@@ -1,1 +1,24 @@
-//! x
+//! The rules and nothing else: no socket, no clock, no thread, no log line.
+//!
+//! A [`Shard`] takes decoded requests, envelopes of other shards, answers of the log and `now`, and appends to [`Effects`] what is to be done:
+//! queue these bytes on that session, post this envelope, append to the log, close. The reactor carries effects out in their order, before it
+//! calls again.
+//!
+//! A shard plays two parts. As a *member side* it owns the sessions of its users and, per room, a [`room::Place`] with its own members. As a
+//! *home side* it owns the rooms whose names hash to it: who is a member, which shards have any, the newest position. The two parts speak in
+//! envelopes even when they are one shard, through the same code.
+
+mod effect;
+mod home;
+mod login;
+mod member;
+mod named;
+mod presence;
+mod room;
+mod session;
+mod shard;
+mod users;
+
+pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Parcel, Since, Token, Watch};
+pub use login::Login;
+pub use shard::{Counts, Flow, Rules, Shard, Usage};

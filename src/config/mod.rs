@@ -1,1 +1,212 @@
-//! x
+//! The configuration: one TOML file and a few flags become [`Settings`], plain values that nobody parses again.
+//!
+//! Owns every bound and switch that an operator may change, with its default, its range, its meaning and what raising it costs (`keys`).
+//! It never looks at the machine: whether an address is free, a CPU is there or the kernel is new enough is asked by `serve::checks`.
+//! In: a file's text and the flags (`file`). Out: [`Settings`] that passed [`Settings::validate`], or a [`ConfigError`] that names the file, the
+//! line, the key and what is allowed; `print` writes the settings back as a commented file that reads as the same settings.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::limits::SHARDS_MAX;
+
+mod cpus;
+mod error;
+mod file;
+mod keys;
+mod print;
+mod slot;
+mod validate;
+
+pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
+pub use error::{ConfigError, Place};
+pub use file::{Flags, LoadError, load, parse};
+pub use print::print;
+pub use slot::parse_address;
+
+/// The port when nothing is configured.
+pub const DEFAULT_PORT: u16 = 7777;
+
+/// All that can be configured, in the sections of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Settings {
+    pub server: Server,
+    pub auth: Auth,
+    pub limits: Limits,
+    pub queues: Queues,
+    pub ring: Ring,
+    pub log: Log,
+}
+
+/// `[server]`: where it listens and on which CPUs it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    /// 0: one per available CPU.
+    pub shards: usize,
+    /// CPUs to pin to, in the order given, none twice; empty: the ones this process may run on.
+    pub cpus: Vec<usize>,
+    /// Microseconds to look for work before sleeping.
+    pub spin_us: u64,
+    /// This server's name in `welcome`; empty: the host's name.
+    pub node: String,
+    pub placement: Placement,
+}
+
+/// Which shard a session lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Its user's home shard: the accepting shard hands the socket over once.
+    User,
+    /// The shard that accepted it.
+    Accept,
+}
+
+/// `[auth]`: who may log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    pub mode: AuthMode,
+    /// `open` on an address that others can reach has to be asked for by name.
+    pub insecure_open: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Whoever connects names himself.
+    Open,
+}
+
+/// `[limits]`: counts and deadlines of protocol.md. Milliseconds end in `_ms`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of the whole process. 0: what the limit of open files allows.
+    pub connections_max: usize,
+    pub connections_per_shard_max: usize,
+    pub rooms_per_session: usize,
+    pub sessions_per_user: usize,
+    pub requests_per_s: u32,
+    pub requests_burst: u32,
+    pub handshake_ms: u64,
+    pub frame_ms: u64,
+    pub heartbeat_ms: u64,
+    pub join_ms: u64,
+    pub log_ms: u64,
+    pub drain_ms: u64,
+}
+
+/// `[queues]`: what may wait, and how much is sent per turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queues {
+    pub soft_mark_bytes: usize,
+    pub hard_mark_bytes: usize,
+    pub no_progress_ms: u64,
+    pub gather_buffers: usize,
+    pub out_chunks_max: usize,
+    pub frames_max: usize,
+    pub leftover_bytes_max: usize,
+    /// Envelopes of one queue between two shards, before it falls with their number: [`Queues::mesh_depth_for`].
+    pub mesh_depth: usize,
+    pub sends_per_turn_interactive: usize,
+    pub sends_per_turn_bulk: usize,
+    pub bulk_room_members: usize,
+}
+
+/// `[ring]`: sizes of each shard's ring and of its sockets' kernel queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    pub entries: u32,
+    /// Receive buffers, a power of two.
+    pub buffers: u16,
+    pub notsent_lowat_bytes: u32,
+    pub backlog: u32,
+}
+
+/// `[log]`: what is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: log::LevelFilter,
+}
+
+impl Queues {
+    /// Bytes of all queues between shards together.
+    pub const MESH_BYTES_MAX: usize = 64 * 1024 * 1024;
+    /// No queue is shorter, whatever the envelope's size.
+    pub const MESH_DEPTH_MIN: usize = 4;
+
+    /// The depth of each of the `shards` x `shards` queues, so that all of them stay under [`Queues::MESH_BYTES_MAX`].
+    pub fn mesh_depth_for(&self, shards: usize, envelope_bytes: usize) -> usize {
+        let lanes = shards.saturating_mul(shards).max(1);
+        let share = Self::MESH_BYTES_MAX / lanes / envelope_bytes.max(1);
+        self.mesh_depth.min(share).max(Self::MESH_DEPTH_MIN)
+    }
+}
+
+// With the most shards, envelopes of 256 bytes still fit the budget at the least depth.
+const _: () = assert!(SHARDS_MAX * SHARDS_MAX * Queues::MESH_DEPTH_MIN * 256 <= Queues::MESH_BYTES_MAX);
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
+            shards: 0,
+            cpus: Vec::new(),
+            spin_us: 0,
+            node: String::new(),
+            placement: Placement::User,
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { mode: AuthMode::Open, insecure_open: false }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 0,
+            connections_per_shard_max: 1_000_000,
+            rooms_per_session: 128,
+            sessions_per_user: 16,
+            requests_per_s: 50,
+            requests_burst: 100,
+            handshake_ms: 5_000,
+            frame_ms: 10_000,
+            heartbeat_ms: 25_000,
+            join_ms: 5_000,
+            log_ms: 5_000,
+            drain_ms: 30_000,
+        }
+    }
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            soft_mark_bytes: 256 * 1024,
+            hard_mark_bytes: 1024 * 1024,
+            no_progress_ms: 10_000,
+            gather_buffers: 512,
+            out_chunks_max: 1024 * 1024,
+            frames_max: 256 * 1024,
+            leftover_bytes_max: 32 * 1024 * 1024,
+            mesh_depth: 4_096,
+            sends_per_turn_interactive: 1_024,
+            sends_per_turn_bulk: 256,
+            bulk_room_members: 512,
+        }
+    }
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { entries: 4_096, buffers: 2_048, notsent_lowat_bytes: 64 * 1024, backlog: 4_096 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: log::LevelFilter::Info }
+    }
+}

@@ -189,6 +189,14 @@ impl Ledger {
         page.last_answer_ns = now_ns;
     }
 
+    /// A request that never left the generator.
+    pub fn withdraw(&mut self, page: &mut Page, id: u64) {
+        if let Some(request) = page.answer(id) {
+            self.unanswered -= 1;
+            self.excused.insert((request.room, request.sequence));
+        }
+    }
+
     fn on_refused(&mut self, page: &mut Page, id: Option<u64>, reason: String) {
         *self.incidents.refusals.entry(reason).or_default() += 1;
         if let Some(request) = id.and_then(|id| page.answer(id)) {

@@ -42,6 +42,11 @@ pub enum Outgoing<'a> {
         users: &'a str,
         truncated: bool,
     },
+    /// A page of history where nothing is retained.
+    NoHistory {
+        id: Option<RequestId>,
+        room: &'a str,
+    },
     Member {
         room: &'a str,
         user: &'a str,
@@ -103,4 +108,9 @@ pub enum MemberEvent {
 pub fn frame(object: &Outgoing<'_>, out: &mut BytesMut) {
     let _ = (object, out);
     unimplemented!()
+}
+
+/// Bytes that a `message` frame takes at most.
+pub fn message_bytes_max(room: &str, from: &str, body: &str) -> usize {
+    room.len() + from.len() + body.len() + 256
 }

@@ -6,7 +6,22 @@
 use crate::ids::{Key, Now, ShardId};
 use crate::memory::frames::Loan;
 
+mod bell;
+mod buffers;
+mod close;
 pub mod fake;
+mod loans;
+mod op;
+pub mod park;
+mod probe;
+mod real;
+mod setup;
+mod syscall;
+
+pub use bell::Bells;
+pub use probe::{Features, ProbeError, probe};
+pub use real::{Ring, RingStats};
+pub use setup::{RingError, RingSetup};
 
 /// A positive errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +110,8 @@ pub trait Io {
     fn enter(&mut self, wait: Wait) -> Result<(), Errno>;
     /// Submissions are queued that no enter has taken yet.
     fn pending(&self) -> bool;
+    /// Completions are waiting: to be looked at once more before sleeping.
+    fn ready(&mut self) -> bool;
     /// The next completion, in the order the kernel gave them.
     fn reap(&mut self) -> Option<Completion<Self::Socket>>;
 

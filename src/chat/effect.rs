@@ -1,0 +1,263 @@
+//! What goes out of the rules: effects for the reactor, envelopes for other shards, entries for the log.
+
+use bytes::Bytes;
+
+use crate::ids::{Key, Position, RequestId, SessionId, SessionRef, ShardId};
+use crate::protocol::error::Reason;
+
+/// Which of the two send budgets a delivery draws on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Answers and messages of ordinary rooms.
+    Interactive,
+    /// Messages of rooms with many members on this shard: they must not hold up everybody else.
+    Bulk,
+}
+
+/// One thing to do. `targets` of a fan-out are a range of [`Effects::targets`].
+#[derive(Debug)]
+pub enum Effect {
+    /// Queue a whole frame on one session.
+    Queue {
+        session: SessionId,
+        payload: Bytes,
+    },
+    /// Queue a whole frame on many sessions, all of them before anything else happens.
+    Fanout {
+        payload: Bytes,
+        targets: std::ops::Range<usize>,
+        class: Class,
+    },
+    /// First in, first out per destination; never to this shard itself.
+    Post {
+        to: ShardId,
+        envelope: Envelope,
+    },
+    /// Give the entry its place in the order; the log answers with [`Appended`].
+    Append {
+        token: Token,
+        entry: Entry,
+    },
+    /// Say `bye` and end the session; what is queued before it goes out first, except for a slow consumer.
+    Close {
+        session: SessionId,
+        reason: Reason,
+        message: Option<&'static str>,
+    },
+    /// Stop reading from the session; holds are counted, each is ended by one `Release`.
+    Hold {
+        session: SessionId,
+    },
+    Release {
+        session: SessionId,
+    },
+}
+
+/// The effects of one call, reused from call to call.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub list: Vec<Effect>,
+    pub targets: Vec<SessionId>,
+}
+
+impl Effects {
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    pub fn queue(&mut self, session: SessionId, payload: Bytes) {
+        self.list.push(Effect::Queue { session, payload });
+    }
+
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.targets.clear();
+    }
+}
+
+/// A pending append of this shard's rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub Key);
+
+/// What the log is asked to order. The room decides the partition.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub parcel: Parcel,
+}
+
+/// The log's answer: the entry has this place in its room's order. The same token may be answered again: only the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub token: Token,
+    pub position: Position,
+}
+
+/// Room, user and body in one piece of shared memory: one count to move them between cores.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    bytes: Bytes,
+    room_len: u8,
+    user_len: u8,
+}
+
+impl Parcel {
+    /// `bytes` is room, user and body, one behind the other, each of them UTF-8.
+    pub fn new(bytes: Bytes, room: &str, user: &str) -> Self {
+        let room_len = u8::try_from(room.len()).expect("a room's name has at most 65 bytes");
+        let user_len = u8::try_from(user.len()).expect("a user's name has at most 64 bytes");
+        debug_assert!(bytes.starts_with(room.as_bytes()) && bytes[room.len()..].starts_with(user.as_bytes()));
+        Self { bytes, room_len, user_len }
+    }
+
+    pub fn room(&self) -> &str {
+        self.text(0, usize::from(self.room_len))
+    }
+
+    pub fn user(&self) -> &str {
+        self.text(usize::from(self.room_len), usize::from(self.user_len))
+    }
+
+    pub fn body(&self) -> &str {
+        let start = usize::from(self.room_len) + usize::from(self.user_len);
+        self.text(start, self.bytes.len() - start)
+    }
+
+    fn text(&self, start: usize, len: usize) -> &str {
+        std::str::from_utf8(&self.bytes[start..start + len]).expect("made of texts, cut where they meet")
+    }
+}
+
+/// Who asked, and under which number the answer goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub from: SessionRef,
+    pub id: Option<RequestId>,
+}
+
+/// What a join says about where its reader stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing: `recovered` is not answered.
+    NotSaid,
+    /// A position of another epoch, or none at all.
+    Unknown,
+    At(Position),
+}
+
+/// A session's wish to hear of members coming and going, as the home granted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    No,
+    Yes,
+    /// Asked for, but the room is too large.
+    TooLarge,
+}
+
+/// Between shards, both ways, on one first-in first-out queue per pair.
+#[derive(Debug)]
+pub enum Envelope {
+    /// To the home: a session joins (`again`: it is a member already and only wants the answer).
+    Join {
+        parcel: Parcel,
+        origin: Origin,
+        place: Key,
+        again: bool,
+        watch: bool,
+        since: Since,
+    },
+    /// To the home: a session leaves and wants an answer. `counted` false: it was no member, and only wants the answer.
+    Leave {
+        parcel: Parcel,
+        origin: Origin,
+        place: Key,
+        counted: bool,
+    },
+    /// To the home: a session has ended; no answer.
+    Gone {
+        parcel: Parcel,
+        from: SessionRef,
+    },
+    /// To the home: a message. `echo` false: not to the session it came from.
+    Publish {
+        parcel: Parcel,
+        origin: Origin,
+        ephemeral: bool,
+        echo: bool,
+    },
+    /// To the home: who is here?
+    Who {
+        parcel: Parcel,
+        origin: Origin,
+    },
+
+    /// From the home: the session is a member from here on.
+    Joined {
+        session: SessionId,
+        place: Key,
+        watch: Watch,
+        payload: Bytes,
+    },
+    /// From the home: the session is no member from here on.
+    Left {
+        session: SessionId,
+        place: Key,
+        payload: Bytes,
+    },
+    /// From the home: an answer that changes nothing here.
+    Answer {
+        session: SessionId,
+        payload: Bytes,
+    },
+    /// From the home to itself: a message for every session of one of its own users.
+    Inbox {
+        user: Key,
+        payload: Bytes,
+    },
+    /// From the home: a message for every member of the place but `except`.
+    Deliver {
+        place: Key,
+        payload: Bytes,
+        except: Option<SessionId>,
+    },
+    /// From the home: somebody came or went; for those who watch.
+    Member {
+        place: Key,
+        payload: Bytes,
+    },
+    /// From the home: the room got too large for `Member`.
+    MemberOff {
+        place: Key,
+        payload: Bytes,
+    },
+    /// From the home: a message waits for room in a queue; stop reading from its sender until `Release`.
+    Hold {
+        session: SessionId,
+    },
+    Release {
+        session: SessionId,
+    },
+}
+
+impl Envelope {
+    /// A request of the member side, which will be answered by exactly one envelope that [`Envelope::is_answer`].
+    pub fn is_request(&self) -> bool {
+        matches!(self, Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Publish { .. } | Envelope::Who { .. })
+    }
+
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Envelope::Joined { .. } | Envelope::Left { .. } | Envelope::Answer { .. })
+    }
+}
+
+const _: () = assert!(std::mem::size_of::<Envelope>() <= 120, "an envelope is copied twice per hop");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parcel_gives_back_its_three_parts() {
+        let parcel = Parcel::new(Bytes::from_static("@bobalice{\"é\":1}".as_bytes()), "@bob", "alice");
+        assert_eq!((parcel.room(), parcel.user(), parcel.body()), ("@bob", "alice", "{\"é\":1}"));
+    }
+}

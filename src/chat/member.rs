@@ -1,0 +1,326 @@
+//! The member side: requests of this shard's sessions on their way to a room's home, and what comes back.
+
+use bytes::Bytes;
+
+use super::effect::{Class, Effect, Effects, Envelope, Since, Watch};
+use super::room::{Member, Place};
+use super::session::Entry;
+use super::shard::{Flow, Shard};
+use crate::ids::{Key, RequestId, SessionId, WirePosition};
+use crate::mutation::{Mutation, planted};
+use crate::protocol::encode::Outgoing;
+use crate::protocol::error::{Reason, Refusal};
+use crate::protocol::message::{Join, Send};
+
+impl Shard {
+    pub(super) fn join(&mut self, session: SessionId, join: &Join<'_>, out: &mut Effects) -> Flow {
+        let (id, room) = (join.id, join.room.as_str());
+        if join.room.inbox_owner().is_some() {
+            return self.refused(session, Refusal { id, reason: Reason::Forbidden, message: "inboxes are never joined" }, out);
+        }
+        let hash = self.hash(room);
+        let home = self.home(hash);
+        if self.is_full(home) {
+            return Flow::Blocked(home);
+        }
+        let known = self.places.find(hash, room);
+        let state = self.session(session).expect("checked by the caller");
+        let user = state.user;
+        let entry = known.and_then(|place| state.entry_of(place));
+        if entry.is_none() && state.rooms.len() >= self.rules.announced.rooms as usize {
+            return self.refused(session, Refusal { id, reason: Reason::TooManyRooms, message: "leave a room first" }, out);
+        }
+        let Some(place) = known.or_else(|| self.new_place(room, hash)) else {
+            return self.refused(session, Refusal { id, reason: Reason::Overloaded, message: "too many rooms on this server" }, out);
+        };
+        let index = entry.unwrap_or_else(|| self.new_entry(session, place));
+        let entry = &mut self.session_mut(session).expect("checked by the caller").rooms[index];
+        let again = entry.wanted;
+        entry.wanted = true;
+        entry.echo = join.echo;
+        entry.unanswered += 1;
+        let since = match join.since.as_deref().map(WirePosition::parse) {
+            None => Since::NotSaid,
+            Some(Some(at)) if at.epoch == self.rules.epoch => Since::At(at.position),
+            Some(_) => Since::Unknown,
+        };
+        let parcel = self.parcel_of(room, user, "");
+        let origin = self.origin(session, id);
+        self.post(home, Envelope::Join { parcel, origin, place, again, watch: join.presence, since }, out);
+        Flow::Next
+    }
+
+    pub(super) fn leave(&mut self, session: SessionId, id: Option<RequestId>, room: &str, out: &mut Effects) -> Flow {
+        if room.starts_with('@') {
+            return self.refused(session, Refusal { id, reason: Reason::Forbidden, message: "inboxes are never left" }, out);
+        }
+        let hash = self.hash(room);
+        let home = self.home(hash);
+        let known = self.places.find(hash, room);
+        let state = self.session(session).expect("checked by the caller");
+        let user = state.user;
+        let Some((place, index)) = known.and_then(|place| Some((place, state.entry_of(place)?))) else {
+            let payload = self.encode(&Outgoing::Left { id, room });
+            out.queue(session, payload);
+            return Flow::Next;
+        };
+        if self.is_full(home) {
+            return Flow::Blocked(home);
+        }
+        let entry = &mut self.session_mut(session).expect("checked by the caller").rooms[index];
+        let counted = entry.wanted;
+        entry.wanted = false;
+        entry.unanswered += 1;
+        let parcel = self.parcel_of(room, user, "");
+        let origin = self.origin(session, id);
+        self.post(home, Envelope::Leave { parcel, origin, place, counted }, out);
+        Flow::Next
+    }
+
+    pub(super) fn send(&mut self, session: SessionId, send: &Send<'_>, out: &mut Effects) -> Flow {
+        let room = send.room.as_str();
+        let hash = self.hash(room);
+        let home = self.home(hash);
+        let state = self.session(session).expect("checked by the caller");
+        let user = state.user;
+        let mut echo = true;
+        if send.room.inbox_owner().is_none() {
+            let place = self.places.find(hash, room);
+            let entry = place.and_then(|place| state.entry_of(place)).map(|index| state.rooms[index]);
+            let Some(entry) = entry.filter(|entry| entry.wanted) else {
+                return self.refused(session, Refusal { id: send.id, reason: Reason::NotJoined, message: "join the room first" }, out);
+            };
+            echo = entry.echo;
+        }
+        if self.is_full(home) {
+            return Flow::Blocked(home);
+        }
+        let parcel = self.parcel_of(room, user, send.body);
+        let origin = self.origin(session, send.id);
+        self.post(home, Envelope::Publish { parcel, origin, ephemeral: send.ephemeral, echo }, out);
+        Flow::Next
+    }
+
+    /// Nothing is retained: the answer to every page is an empty one, for those who may ask.
+    pub(super) fn history(&mut self, session: SessionId, id: Option<RequestId>, room: &str, out: &mut Effects) -> Flow {
+        if let Err(refusal) = self.may_read(session, id, room) {
+            self.refuse(session, &refusal, out);
+            return Flow::Next;
+        }
+        let payload = self.encode(&Outgoing::NoHistory { id, room });
+        out.queue(session, payload);
+        Flow::Next
+    }
+
+    pub(super) fn who(&mut self, session: SessionId, id: Option<RequestId>, room: &str, out: &mut Effects) -> Flow {
+        if let Err(refusal) = self.may_read(session, id, room) {
+            self.refuse(session, &refusal, out);
+            return Flow::Next;
+        }
+        let home = self.home(self.hash(room));
+        if self.is_full(home) {
+            return Flow::Blocked(home);
+        }
+        let user = self.session(session).expect("checked by the caller").user;
+        let parcel = self.parcel_of(room, user, "");
+        let origin = self.origin(session, id);
+        self.post(home, Envelope::Who { parcel, origin }, out);
+        Flow::Next
+    }
+
+    /// A room is its members' to read, an inbox its owner's.
+    fn may_read(&self, session: SessionId, id: Option<RequestId>, room: &str) -> Result<(), Refusal> {
+        let state = self.session(session).expect("checked by the caller");
+        if let Some(owner) = room.strip_prefix('@') {
+            let owns = owner == self.users.name(state.user);
+            return if owns { Ok(()) } else { Err(Refusal { id, reason: Reason::Forbidden, message: "another user's inbox" }) };
+        }
+        let place = self.places.find(self.hash(room), room);
+        let entry = place.and_then(|place| state.entry_of(place)).map(|index| state.rooms[index]);
+        match entry.filter(|entry| entry.wanted) {
+            Some(_) => Ok(()),
+            None => Err(Refusal { id, reason: Reason::NotJoined, message: "join the room first" }),
+        }
+    }
+
+    pub(super) fn joined(&mut self, session: SessionId, place: Key, watch: Watch, payload: Bytes, out: &mut Effects) {
+        let Some(index) = self.answered_entry(session, place) else { return };
+        if !self.session(session).expect("found above").rooms[index].is_member() {
+            self.add_member(session, index);
+        }
+        self.set_watch(session, index, watch == Watch::Yes);
+        out.queue(session, payload);
+        if watch == Watch::TooLarge {
+            let room = self.places.get(place).expect("an entry points to it").name.clone();
+            let off = self.encode(&Outgoing::MemberOff { room: &room });
+            out.queue(session, off);
+        }
+    }
+
+    pub(super) fn left(&mut self, session: SessionId, place: Key, payload: Bytes, out: &mut Effects) {
+        let Some(index) = self.answered_entry(session, place) else { return };
+        let entry = self.session(session).expect("found above").rooms[index];
+        if entry.is_member() {
+            self.remove_member(session, index);
+        }
+        if entry.unanswered == 0 && !entry.wanted {
+            self.remove_entry(session, index);
+        }
+        out.queue(session, payload);
+    }
+
+    pub(super) fn answered(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
+        self.if_living_queue(session, payload, out);
+    }
+
+    pub(super) fn deliver(&mut self, place: Key, payload: Bytes, except: Option<SessionId>, out: &mut Effects) {
+        let Some(state) = self.places.get(place) else {
+            self.counts.stale += 1;
+            return;
+        };
+        let start = out.targets.len();
+        out.targets.extend(state.members.iter().map(|member| member.session).filter(|session| Some(*session) != except));
+        if planted(Mutation::CutFanout) {
+            let half = start + (out.targets.len() - start).div_ceil(2);
+            out.targets.truncate(half);
+        }
+        let bulk = state.members.len() >= self.rules.bulk_room_members;
+        self.fanout(payload, start, if bulk { Class::Bulk } else { Class::Interactive }, out);
+    }
+
+    pub(super) fn deliver_inbox(&mut self, user: Key, payload: Bytes, out: &mut Effects) {
+        let start = out.targets.len();
+        out.targets.extend(self.users.get(user).sessions.iter().copied());
+        self.fanout(payload, start, Class::Interactive, out);
+    }
+
+    fn fanout(&mut self, payload: Bytes, start: usize, class: Class, out: &mut Effects) {
+        let targets = start..out.targets.len();
+        self.counts.deliveries += targets.len() as u64;
+        if !targets.is_empty() {
+            out.push(Effect::Fanout { payload, targets, class });
+        }
+    }
+
+    pub(super) fn member_event(&mut self, place: Key, payload: Bytes, out: &mut Effects) {
+        let Some(state) = self.places.get(place).filter(|state| state.watchers > 0) else { return };
+        let start = out.targets.len();
+        out.targets.extend(state.members.iter().filter(|member| member.watch).map(|member| member.session));
+        out.push(Effect::Fanout { payload, targets: start..out.targets.len(), class: Class::Interactive });
+    }
+
+    pub(super) fn member_off(&mut self, place: Key, payload: Bytes, out: &mut Effects) {
+        self.member_event(place, payload, out);
+        if let Some(state) = self.places.get_mut(place) {
+            state.watchers = 0;
+            for member in &mut state.members {
+                member.watch = false;
+            }
+        }
+    }
+
+    fn refused(&mut self, session: SessionId, refusal: Refusal, out: &mut Effects) -> Flow {
+        self.refuse(session, &refusal, out);
+        Flow::Next
+    }
+
+    fn if_living_queue(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
+        if self.session(session).is_some() {
+            out.queue(session, payload);
+        } else {
+            self.counts.stale += 1;
+        }
+    }
+
+    pub(super) fn parcel_of(&mut self, room: &str, user: Key, body: &str) -> super::effect::Parcel {
+        let name = crate::ids::UserName::parse(self.users.name(user)).expect("a user's name was checked at login");
+        self.parcel(room, name.as_str(), body)
+    }
+
+    fn new_place(&mut self, room: &str, hash: u64) -> Option<Key> {
+        let place = Place { name: room.into(), hash, home: self.home(hash), members: Vec::new(), watchers: 0, entries: 0 };
+        self.places.insert(place).ok()
+    }
+
+    fn new_entry(&mut self, session: SessionId, place: Key) -> usize {
+        self.places.get_mut(place).expect("found or made by the caller").entries += 1;
+        let rooms = &mut self.session_mut(session).expect("checked by the caller").rooms;
+        rooms.push(Entry { place, member: Entry::NO_MEMBER, unanswered: 0, wanted: false, echo: true });
+        rooms.len() - 1
+    }
+
+    /// Counts an answer off; `None` when the session has ended meanwhile.
+    fn answered_entry(&mut self, session: SessionId, place: Key) -> Option<usize> {
+        let Some(index) = self.session(session).and_then(|state| state.entry_of(place)) else {
+            self.counts.stale += 1;
+            return None;
+        };
+        let entry = &mut self.session_mut(session).expect("found above").rooms[index];
+        entry.unanswered = entry.unanswered.checked_sub(1).expect("every answer belongs to one request");
+        Some(index)
+    }
+
+    fn add_member(&mut self, session: SessionId, index: usize) {
+        let place = self.session(session).expect("checked by the caller").rooms[index].place;
+        let members = &mut self.places.get_mut(place).expect("an entry points to it").members;
+        let entry = u16::try_from(index).expect("a session is in few rooms");
+        members.push(Member { session, entry, watch: false });
+        let member = u32::try_from(members.len() - 1).expect("fewer members than slots");
+        self.session_mut(session).expect("checked by the caller").rooms[index].member = member;
+    }
+
+    /// O(1): the last member takes the free place, and its session is told.
+    pub(super) fn remove_member(&mut self, session: SessionId, index: usize) {
+        let entry = &mut self.session_mut(session).expect("checked by the caller").rooms[index];
+        let (place, at) = (entry.place, entry.member as usize);
+        entry.member = Entry::NO_MEMBER;
+        let state = self.places.get_mut(place).expect("an entry points to it");
+        let gone = state.members.swap_remove(at);
+        assert_eq!(gone.session, session, "a session knows its place in the list");
+        state.watchers -= u32::from(gone.watch);
+        if let Some(moved) = state.members.get(at).copied() {
+            let entry = &mut self.session_mut(moved.session).expect("a member is a living session").rooms[usize::from(moved.entry)];
+            entry.member = u32::try_from(at).expect("fewer members than slots");
+        }
+        if state_is_sparse(self.places.get(place)) {
+            let members = &mut self.places.get_mut(place).expect("an entry points to it").members;
+            members.shrink_to(members.len() * 2);
+        }
+    }
+
+    /// Takes an entry, member of nothing any longer, out of the session's list; the place goes with its last entry.
+    pub(super) fn remove_entry(&mut self, session: SessionId, index: usize) {
+        let state = self.session_mut(session).expect("checked by the caller");
+        let entry = state.rooms.swap_remove(index);
+        let moved = state.rooms.get(index).copied();
+        if let Some(moved) = moved.filter(Entry::is_member) {
+            let members = &mut self.places.get_mut(moved.place).expect("an entry points to it").members;
+            members[moved.member as usize].entry = u16::try_from(index).expect("a session is in few rooms");
+        }
+        let place = self.places.get_mut(entry.place).expect("an entry points to it");
+        place.entries -= 1;
+        if place.entries == 0 {
+            assert!(place.members.is_empty(), "a member has an entry");
+            self.places.remove(entry.place);
+        }
+    }
+
+    fn set_watch(&mut self, session: SessionId, index: usize, watch: bool) {
+        let entry = self.session(session).expect("checked by the caller").rooms[index];
+        let place = self.places.get_mut(entry.place).expect("an entry points to it");
+        let member = &mut place.members[entry.member as usize];
+        place.watchers = place.watchers - u32::from(member.watch) + u32::from(watch);
+        member.watch = watch;
+    }
+}
+
+fn state_is_sparse(place: Option<&Place>) -> bool {
+    place.is_some_and(|p| p.members.capacity() > 64 && p.members.len() < p.members.capacity() / 4)
+}
+
+impl Effects {
+    /// Whether any effect closes the session.
+    pub fn closes(&self, session: SessionId) -> bool {
+        self.list.iter().any(|effect| matches!(effect, Effect::Close { session: closed, .. } if *closed == session))
+    }
+}

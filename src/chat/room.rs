@@ -1,0 +1,151 @@
+//! A room's two halves: the [`Home`] on the shard its name hashes to, a [`Place`] on every shard that has members of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use smallvec::SmallVec;
+
+use super::effect::Envelope;
+use super::named::Named;
+use crate::ids::{Key, Position, SessionId, SessionRef, ShardId};
+
+/// The member side of a room on one shard. It lives while it has a member or an unanswered join or leave.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) name: Box<str>,
+    pub(super) hash: u64,
+    pub(super) home: ShardId,
+    pub(super) members: Vec<Member>,
+    /// Members that hear of others coming and going.
+    pub(super) watchers: u32,
+    /// Entries of sessions that point here, members or not yet.
+    pub(super) entries: u32,
+}
+
+/// A session in a place. `entry` is where the session's own list names the place, so that leaving is O(1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) session: SessionId,
+    pub(super) entry: u16,
+    pub(super) watch: bool,
+}
+
+impl Named for Place {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+/// The home side of a room. It lives while it has a member, an append in the log or a deferred request.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) name: Box<str>,
+    pub(super) hash: u64,
+    /// The newest position; zero before the first message.
+    pub(super) at: Position,
+    /// Sessions in the room by user (slot in the shard's users).
+    pub(super) users: HashMap<u32, u32, BuildHasherDefault<SlotHasher>>,
+    /// Where those sessions are.
+    pub(super) shards: SmallVec<[ShardMembers; 2]>,
+    /// Somebody has asked for `member` objects since the room came to be.
+    pub(super) watched: bool,
+    /// Appends handed to the log, and how many of them have been settled (answered, or given up).
+    pub(super) appends: u64,
+    pub(super) settled: u64,
+    /// Requests that wait for room in a queue or for an append, in order.
+    pub(super) deferred: VecDeque<Deferred>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShardMembers {
+    pub(super) shard: ShardId,
+    pub(super) place: Key,
+    pub(super) sessions: u32,
+}
+
+/// A request that may not be judged yet.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub(super) envelope: Envelope,
+    pub(super) from: SessionRef,
+    /// Judged when this many appends of the room are settled.
+    pub(super) settled: u64,
+    /// A `send` is refused at this time, milliseconds of the monotonic clock.
+    pub(super) deadline_ms: u64,
+    /// The sender's shard was told to stop reading from it.
+    pub(super) held: bool,
+}
+
+impl Named for Home {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+impl Home {
+    pub(super) fn new(name: &str, hash: u64) -> Self {
+        Self {
+            name: name.into(),
+            hash,
+            at: Position::default(),
+            users: HashMap::default(),
+            shards: SmallVec::new(),
+            watched: false,
+            appends: 0,
+            settled: 0,
+            deferred: VecDeque::new(),
+        }
+    }
+
+    /// Distinct users.
+    pub(super) fn members(&self) -> u32 {
+        u32::try_from(self.users.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.users.is_empty() && self.shards.is_empty() && self.appends == self.settled && self.deferred.is_empty()
+    }
+
+    pub(super) fn add_session(&mut self, shard: ShardId, place: Key) {
+        if let Some(entry) = self.shards.iter_mut().find(|s| s.shard == shard) {
+            // A newer place: the older one's sessions have all ended there, and their `Gone` is deferred here.
+            entry.place = place;
+            entry.sessions += 1;
+            return;
+        }
+        self.shards.push(ShardMembers { shard, place, sessions: 1 });
+    }
+
+    pub(super) fn remove_session(&mut self, shard: ShardId) {
+        let found = self.shards.iter().position(|s| s.shard == shard);
+        let index = found.expect("a session leaves from a shard that had joined");
+        self.shards[index].sessions -= 1;
+        if self.shards[index].sessions == 0 {
+            self.shards.swap_remove(index);
+        }
+    }
+}
+
+/// Slots are small, dense and not chosen by clients: spreading them is enough.
+#[derive(Default, Debug)]
+pub(super) struct SlotHasher(u64);
+
+impl Hasher for SlotHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+    fn write_u32(&mut self, slot: u32) {
+        self.0 = (self.0 ^ u64::from(slot)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}

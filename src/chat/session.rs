@@ -1,0 +1,80 @@
+//! What the rules know of a session: its user, its rooms, its manners.
+
+use smallvec::SmallVec;
+
+use crate::ids::{Key, SessionId};
+use crate::limits::{BAD_OBJECTS_MAX, BAD_OBJECTS_WINDOW_MS};
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) user: Key,
+    /// What the client reads as `session`.
+    pub(super) public_id: u64,
+    pub(super) rooms: SmallVec<[Entry; 1]>,
+    pub(super) device: Option<Box<str>>,
+    bad_objects: u8,
+    /// When the first of them came, milliseconds of the monotonic clock.
+    bad_since_ms: u64,
+}
+
+/// A room in a session's list: from the first join to the last answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) place: Key,
+    /// Where the place's list names this session; [`Entry::NO_MEMBER`] before the home's answer and after `left`.
+    pub(super) member: u32,
+    /// Joins and leaves the home has not answered yet.
+    pub(super) unanswered: u16,
+    /// The session's last word on this room was `join`: what it sends next is judged as a member's.
+    pub(super) wanted: bool,
+    pub(super) echo: bool,
+}
+
+impl Entry {
+    pub(super) const NO_MEMBER: u32 = u32::MAX;
+
+    pub(super) fn is_member(&self) -> bool {
+        self.member != Self::NO_MEMBER
+    }
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId, user: Key, device: Option<Box<str>>) -> Self {
+        Self { id, user, public_id: 0, rooms: SmallVec::new(), device, bad_objects: 0, bad_since_ms: 0 }
+    }
+
+    pub(super) fn entry_of(&self, place: Key) -> Option<usize> {
+        self.rooms.iter().position(|entry| entry.place == place)
+    }
+
+    /// Counts a bad object; `true` when it is one too many within the window.
+    pub(super) fn misbehaved(&mut self, now_ms: u64) -> bool {
+        if self.bad_objects == 0 || now_ms.saturating_sub(self.bad_since_ms) >= BAD_OBJECTS_WINDOW_MS {
+            self.bad_objects = 0;
+            self.bad_since_ms = now_ms;
+        }
+        self.bad_objects += 1;
+        self.bad_objects >= BAD_OBJECTS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_eighth_bad_object_within_a_minute_is_one_too_many() {
+        let key = Key { slot: 0, generation: 0 };
+        let mut session = Session::new(key, key, None);
+        for at in 0..7 {
+            assert!(!session.misbehaved(1_000 + at));
+        }
+        assert!(session.misbehaved(60_999));
+        let mut patient = Session::new(key, key, None);
+        for at in 0..7 {
+            assert!(!patient.misbehaved(1_000 + at));
+        }
+        assert!(!patient.misbehaved(61_000), "the window has passed");
+    }
+}

@@ -1,0 +1,402 @@
+//! One shard's rules: the state of both sides, the entry points, the way of an envelope.
+
+use std::collections::VecDeque;
+
+use ahash::RandomState;
+use bytes::{Bytes, BytesMut};
+
+use super::effect::{Effect, Effects, Envelope, Origin, Parcel};
+use super::named::NamedSlab;
+use super::room::{Home, Place};
+use super::session::Session;
+use super::users::Users;
+use crate::ids::{Epoch, Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
+use crate::memory::pages::Pages;
+use crate::memory::slab::Slab;
+use crate::protocol::encode::{self, AnnouncedLimits, Outgoing};
+use crate::protocol::error::{Reason, Refusal};
+use crate::protocol::message::Request;
+
+/// What the rules are told once.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub shard: ShardId,
+    pub shards: u16,
+    pub epoch: Epoch,
+    pub node: String,
+    /// Secret, the same on all shards of a process: names are chosen by clients.
+    pub hash_seeds: [u64; 4],
+    pub heartbeat_ms: u64,
+    pub announced: AnnouncedLimits,
+    pub sessions_per_user_max: usize,
+    /// Rooms with members on this shard; `shards` times this stays under the slab's 2^24.
+    pub places_max: u32,
+    /// An append that is not answered for this long is refused with 503.
+    pub log_ms: u64,
+    /// A `send` that finds no room in a queue for this long is refused with 503.
+    pub hold_ms: u64,
+    /// Requests to one other shard that are not answered yet.
+    pub requests_per_peer_max: u32,
+    /// Envelopes of this shard that wait for one other shard, above which positions are not given.
+    pub deliveries_per_peer_max: u32,
+    /// `send`s of this shard's rooms that may wait.
+    pub deferred_max: u32,
+    /// Appends of this shard's rooms that may wait for the log.
+    pub appends_max: u32,
+    /// Members on one shard from which a room's messages are bulk.
+    pub bulk_room_members: usize,
+}
+
+/// What the reader of a session's bytes does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The request is taken.
+    Next,
+    /// It can't be taken now: the way to this shard is full. Offer it again later, and nothing behind it before.
+    Blocked(ShardId),
+}
+
+/// Counters of the rules; they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub logins: u64,
+    pub joins: u64,
+    pub messages: u64,
+    pub ephemeral: u64,
+    pub deliveries: u64,
+    pub ephemeral_dropped: u64,
+    pub refused: u64,
+    pub deferred: u64,
+    pub log_late: u64,
+    pub log_repeated: u64,
+    /// Envelopes for sessions or places that had gone.
+    pub stale: u64,
+}
+
+/// What a shard holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub sessions: usize,
+    pub users: usize,
+    pub places: usize,
+    pub homes: usize,
+    pub appends: usize,
+    pub deferred: usize,
+    pub unanswered: u64,
+}
+
+/// The way to another shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Peer {
+    /// Requests posted and not yet answered.
+    pub(super) unanswered: u32,
+    /// Envelopes posted and still waiting on this side.
+    pub(super) queued: u32,
+}
+
+/// An append the log has not answered.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) parcel: Parcel,
+    pub(super) origin: Origin,
+    pub(super) echo: bool,
+    /// The room's home; `None` for an inbox.
+    pub(super) home: Option<Key>,
+    pub(super) deadline_ms: u64,
+    /// The sender was told 503: it still counts when the answer comes, but nobody waits for `sent`.
+    pub(super) given_up: bool,
+}
+
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) rules: Rules,
+    hasher: RandomState,
+    pub(super) sessions: Pages<Session>,
+    pub(super) users: Users,
+    pub(super) places: NamedSlab<Place>,
+    pub(super) homes: NamedSlab<Home>,
+    pub(super) pending: Slab<Pending>,
+    pub(super) peers: Vec<Peer>,
+    loopback: VecDeque<Envelope>,
+    /// Homes with deferred requests.
+    pub(super) waiting: Vec<Key>,
+    pub(super) deferred: u32,
+    pub(super) arena: BytesMut,
+    pub(super) draining: bool,
+    pub(super) counts: Counts,
+}
+
+/// Bytes of the piece that payloads are cut from. A payload keeps its whole piece alive: larger saves allocations, smaller saves memory under slow readers.
+const ARENA_BYTES: usize = 8 * 1024;
+/// An append nobody waits for is forgotten after this many deadlines.
+const LOG_DEADLINES_MAX: u64 = 12;
+
+impl Shard {
+    pub fn new(rules: Rules) -> Self {
+        let [a, b, c, d] = rules.hash_seeds;
+        let peers = vec![Peer::default(); usize::from(rules.shards)];
+        let most = 1 << Key::SLOT_BITS;
+        Self {
+            hasher: RandomState::with_seeds(a, b, c, d),
+            sessions: Pages::default(),
+            users: Users::new(most),
+            places: NamedSlab::new(rules.places_max),
+            homes: NamedSlab::new(most),
+            pending: Slab::new(rules.appends_max),
+            peers,
+            loopback: VecDeque::new(),
+            waiting: Vec::new(),
+            deferred: 0,
+            arena: BytesMut::with_capacity(ARENA_BYTES),
+            draining: false,
+            counts: Counts::default(),
+            rules,
+        }
+    }
+
+    /// Where a user's sessions and inbox live, or a room's order is made.
+    pub fn home_of_user(&self, user: &str) -> ShardId {
+        self.home(self.hash(user))
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage {
+            sessions: self.sessions.len(),
+            users: self.users.len(),
+            places: self.places.len(),
+            homes: self.homes.len(),
+            appends: self.pending.len(),
+            deferred: self.deferred as usize,
+            unanswered: self.peers.iter().map(|peer| u64::from(peer.unanswered)).sum(),
+        }
+    }
+
+    /// No more `member` objects: everybody is about to leave.
+    pub fn handle_drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// A session's request. [`Flow::Blocked`] changes nothing.
+    pub fn handle_request(&mut self, now: Now, session: SessionId, request: &Request<'_>, out: &mut Effects) -> Flow {
+        if self.session(session).is_none() {
+            return Flow::Next;
+        }
+        let flow = match request {
+            Request::Hello(hello) => self.renew(session, hello, out),
+            Request::Join(join) => self.join(session, join, out),
+            Request::Leave { id, room } => self.leave(session, *id, room.as_str(), out),
+            Request::Send(send) => self.send(session, send, out),
+            Request::History { id, room, .. } => self.history(session, *id, room.as_str(), out),
+            Request::Presence { id, room } => self.who(session, *id, room.as_str(), out),
+            Request::Ping { id } => {
+                let payload = self.encode(&Outgoing::Pong { id: *id, ts: now.unix_ms });
+                out.queue(session, payload);
+                Flow::Next
+            }
+            Request::Pong => Flow::Next,
+            Request::Bye => {
+                out.push(Effect::Close { session, reason: Reason::Bye, message: None });
+                Flow::Next
+            }
+        };
+        self.settle(now, out);
+        flow
+    }
+
+    /// An object that could not be decoded, from a session that is logged in.
+    pub fn handle_bad_object(&mut self, now: Now, session: SessionId, refusal: &Refusal, out: &mut Effects) {
+        let counts = matches!(refusal.reason, Reason::Malformed | Reason::BadField);
+        let Some(state) = self.sessions.get_mut(session.slot).filter(|s| s.id == session) else { return };
+        if counts && state.misbehaved(now.mono_ms()) {
+            out.push(Effect::Close { session, reason: Reason::ProtocolError, message: Some(refusal.message) });
+            return;
+        }
+        self.refuse(session, refusal, out);
+    }
+
+    /// An envelope of another shard, in the order of its queue.
+    pub fn handle_envelope(&mut self, now: Now, from: ShardId, envelope: Envelope, out: &mut Effects) {
+        if envelope.is_answer() {
+            let peer = &mut self.peers[from.index()];
+            peer.unanswered = peer.unanswered.checked_sub(1).expect("every answer belongs to one request");
+        }
+        self.dispatch(now, envelope, out);
+        self.settle(now, out);
+    }
+
+    /// The outbox to `to` now holds this many envelopes.
+    pub fn handle_outbox(&mut self, to: ShardId, queued: usize) {
+        self.peers[to.index()].queued = u32::try_from(queued).unwrap_or(u32::MAX);
+    }
+
+    /// Deadlines of appends and deferred `send`s, and another try for what waits.
+    pub fn handle_tick(&mut self, now: Now, out: &mut Effects) {
+        if !self.pending.is_empty() {
+            self.expire_appends(now, out);
+        }
+        self.retry_deferred(now, out);
+        self.settle(now, out);
+    }
+
+    /// Something waits for a deadline or for room in a queue: call [`Shard::handle_tick`] again soon.
+    pub fn wants_tick(&self) -> bool {
+        !self.pending.is_empty() || self.deferred > 0
+    }
+
+    /// Requests wait for room in a queue: call [`Shard::handle_tick`] when an outbox has drained.
+    pub fn wants_room(&self) -> bool {
+        self.deferred > 0
+    }
+
+    fn expire_appends(&mut self, now: Now, out: &mut Effects) {
+        let now_ms = now.mono_ms();
+        for slot in 0..self.pending.slots() {
+            let Some(key) = self.pending.key_at(slot) else { continue };
+            let Some(pending) = self.pending.get_mut(key) else { continue };
+            if now_ms < pending.deadline_ms {
+                continue;
+            }
+            if pending.given_up {
+                self.pending.remove(key);
+                continue;
+            }
+            pending.given_up = true;
+            pending.deadline_ms = now_ms + self.rules.log_ms * LOG_DEADLINES_MAX;
+            let (origin, home) = (pending.origin, pending.home);
+            self.counts.log_late += 1;
+            self.refuse_origin(origin, Reason::LogUnavailable, "the log did not answer in time", out);
+            if let Some(home) = home {
+                self.append_settled(now, home, out);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, now: Now, envelope: Envelope, out: &mut Effects) {
+        match envelope {
+            Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Gone { .. } | Envelope::Publish { .. } | Envelope::Who { .. } => {
+                self.handle_home_request(now, envelope, out)
+            }
+            Envelope::Joined { session, place, watch, payload } => self.joined(session, place, watch, payload, out),
+            Envelope::Left { session, place, payload } => self.left(session, place, payload, out),
+            Envelope::Answer { session, payload } => self.answered(session, payload, out),
+            Envelope::Deliver { place, payload, except } => self.deliver(place, payload, except, out),
+            Envelope::Inbox { user, payload } => self.deliver_inbox(user, payload, out),
+            Envelope::Member { place, payload } => self.member_event(place, payload, out),
+            Envelope::MemberOff { place, payload } => self.member_off(place, payload, out),
+            Envelope::Hold { session } => self.if_living(session, Effect::Hold { session }, out),
+            Envelope::Release { session } => self.if_living(session, Effect::Release { session }, out),
+        }
+    }
+
+    /// Judges what this shard has posted to itself, until nothing is left.
+    pub(super) fn settle(&mut self, now: Now, out: &mut Effects) {
+        while let Some(envelope) = self.loopback.pop_front() {
+            self.dispatch(now, envelope, out);
+        }
+    }
+
+    fn if_living(&mut self, session: SessionId, effect: Effect, out: &mut Effects) {
+        if self.session(session).is_some() {
+            out.push(effect);
+        } else {
+            self.counts.stale += 1;
+        }
+    }
+
+    /// Posts an envelope; requests to another shard are counted until their answer.
+    pub(super) fn post(&mut self, to: ShardId, envelope: Envelope, out: &mut Effects) {
+        if to == self.rules.shard {
+            self.loopback.push_back(envelope);
+            return;
+        }
+        let peer = &mut self.peers[to.index()];
+        peer.queued += 1;
+        peer.unanswered += u32::from(envelope.is_request());
+        out.push(Effect::Post { to, envelope });
+    }
+
+    /// There is no room for one more request to `home`.
+    pub(super) fn is_full(&self, home: ShardId) -> bool {
+        home != self.rules.shard && self.peers[home.index()].unanswered >= self.rules.requests_per_peer_max
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(id.slot).filter(|session| session.id == id)
+    }
+
+    pub(super) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.slot).filter(|session| session.id == id)
+    }
+
+    /// The hash of a room is its owner's if it is an inbox, so that a direct message takes one hop.
+    pub(super) fn hash(&self, name: &str) -> u64 {
+        self.hasher.hash_one(name.strip_prefix('@').unwrap_or(name))
+    }
+
+    pub(super) fn home(&self, hash: u64) -> ShardId {
+        let scaled = (u128::from(hash) * u128::from(self.rules.shards)) >> 64;
+        ShardId(u16::try_from(scaled).expect("less than the number of shards"))
+    }
+
+    pub(super) fn origin(&self, session: SessionId, id: Option<RequestId>) -> Origin {
+        Origin { from: SessionRef { shard: self.rules.shard, session }, id }
+    }
+
+    pub(super) fn wire(&self, position: Position) -> WirePosition {
+        WirePosition { epoch: self.rules.epoch, position }
+    }
+
+    pub(super) fn parcel(&mut self, room: &str, user: &str, body: &str) -> Parcel {
+        let len = room.len() + user.len() + body.len();
+        let arena = &mut self.arena;
+        make_room(arena, len);
+        for text in [room, user, body] {
+            arena.extend_from_slice(text.as_bytes());
+        }
+        Parcel::new(arena.split().freeze(), room, user)
+    }
+
+    pub(super) fn encode(&mut self, object: &Outgoing<'_>) -> Bytes {
+        pack(&mut self.arena, object)
+    }
+
+    pub(super) fn refuse(&mut self, session: SessionId, refusal: &Refusal, out: &mut Effects) {
+        self.counts.refused += 1;
+        let Refusal { id, reason, message } = *refusal;
+        let payload = self.encode(&Outgoing::Error { id, reason, message, retry_after_ms: None });
+        out.queue(session, payload);
+    }
+
+    pub(super) fn refuse_origin(&mut self, origin: Origin, reason: Reason, message: &'static str, out: &mut Effects) {
+        self.counts.refused += 1;
+        let payload = self.encode(&Outgoing::Error { id: origin.id, reason, message, retry_after_ms: None });
+        self.answer(origin, payload, out);
+    }
+
+    /// Sends an answer that changes nothing on the member side.
+    pub(super) fn answer(&mut self, origin: Origin, payload: Bytes, out: &mut Effects) {
+        self.post(origin.from.shard, Envelope::Answer { session: origin.from.session, payload }, out);
+    }
+}
+
+/// Encodes one frame into its own piece of the arena.
+pub(super) fn pack(arena: &mut BytesMut, object: &Outgoing<'_>) -> Bytes {
+    if let Outgoing::Message { room, from, body, .. } = object {
+        make_room(arena, encode::message_bytes_max(room, from, body));
+    } else {
+        make_room(arena, 256);
+    }
+    encode::frame(object, arena);
+    arena.split().freeze()
+}
+
+/// A large payload gets memory of its own, so that it keeps no small ones alive and none of them keeps it.
+fn make_room(arena: &mut BytesMut, len: usize) {
+    if arena.capacity() < len {
+        *arena = BytesMut::with_capacity(len.max(ARENA_BYTES));
+    }
+}

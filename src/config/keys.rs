@@ -1,0 +1,309 @@
+//! The table of all keys: what each means, its range, and what raising it costs.
+//!
+//! One row per field of [`Settings`]; reading, printing and range checks walk this table, so a key exists once. A test holds that no field is
+//! missing. Defaults are not repeated here: they stand in `Settings::default`.
+
+use std::ops::RangeInclusive;
+
+use super::Settings;
+use super::slot::{Number, Slot};
+use crate::ids::Key;
+use crate::limits;
+
+/// A key of the file.
+pub(super) struct KeySpec {
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    /// What it is, with its unit.
+    pub(super) meaning: &'static str,
+    /// What grows when it is raised; empty where it is no quantity.
+    pub(super) raising: &'static str,
+    pub(super) slot: fn(&mut Settings) -> Slot<'_>,
+}
+
+impl KeySpec {
+    /// `section.key`, as errors name it.
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+/// The sections in the file's order, with what they hold.
+pub(super) const SECTIONS: [(&str, &str); 6] = [
+    ("server", "Where it listens and on which CPUs it runs."),
+    ("auth", "Who may log in."),
+    ("limits", "Counts and deadlines."),
+    ("queues", "What may wait, and how much is sent per turn."),
+    ("ring", "Sizes of each shard's io_uring and of its sockets' kernel queues."),
+    ("log", "What is logged (standard error)."),
+];
+
+const SHARDS: u64 = limits::SHARDS_MAX as u64;
+const SESSIONS: u64 = limits::SESSIONS_PER_USER_MAX as u64;
+const FRAME_BYTES: u64 = (limits::FRAME_BYTES_MAX + limits::TCP_HEADER_BYTES) as u64;
+/// Less, and a session could be ended for what one send holds while the next one waits.
+const HARD_MARK_MIN: u64 = 2 * limits::SEND_BYTES_MAX as u64;
+/// Slots of a slab: what a key can name.
+const SLOTS: u64 = 1 << Key::SLOT_BITS;
+/// Room for any host of today, and far from overflow.
+const BYTES: u64 = 1 << 30;
+
+fn number(place: &mut dyn Number, range: RangeInclusive<u64>) -> Slot<'_> {
+    Slot::Number(place, range)
+}
+
+/// Every key, grouped by section in the order of [`SECTIONS`].
+pub(super) const KEYS: &[KeySpec] = &[
+    KeySpec {
+        section: "server",
+        name: "listen",
+        meaning: "Addresses to listen on: IPv4:port or [IPv6]:port, several allowed.",
+        raising: "One more listening socket per shard for each.",
+        slot: |s| Slot::Addresses(&mut s.server.listen),
+    },
+    KeySpec {
+        section: "server",
+        name: "shards",
+        meaning: "Shards: threads that each own a part of the sessions. 0: one per CPU this process may use (or per CPU of `cpus`).",
+        raising: "Queues grow with the square; above the number of CPUs shards are not pinned and latency suffers.",
+        slot: |s| number(&mut s.server.shards, 0..=SHARDS),
+    },
+    KeySpec {
+        section: "server",
+        name: "cpus",
+        meaning: "CPUs to pin the shards to, in this order, like \"0-3,6\". Empty: all this process may use.",
+        raising: "",
+        slot: |s| Slot::Cpus(&mut s.server.cpus),
+    },
+    KeySpec {
+        section: "server",
+        name: "spin_us",
+        meaning: "Microseconds a shard looks for new work before it sleeps.",
+        raising: "Lower latency when traffic is thin, for CPU time burnt on every shard.",
+        slot: |s| number(&mut s.server.spin_us, 0..=1_000_000),
+    },
+    KeySpec {
+        section: "server",
+        name: "node",
+        meaning: "This server's name, as `welcome` shows it: 1 to 64 of A-Z a-z 0-9 _ . : -. Empty: the host's name.",
+        raising: "",
+        slot: |s| Slot::Text(&mut s.server.node),
+    },
+    KeySpec {
+        section: "server",
+        name: "placement",
+        meaning: "Where a session lives: \"user\": on its user's shard (one hand-over at log-in); \"accept\": on the shard that accepted it.",
+        raising: "",
+        slot: |s| Slot::Word(&mut s.server.placement),
+    },
+    KeySpec {
+        section: "auth",
+        name: "mode",
+        meaning: "How clients prove who they are. \"open\": not at all, a client names itself.",
+        raising: "",
+        slot: |s| Slot::Word(&mut s.auth.mode),
+    },
+    KeySpec {
+        section: "auth",
+        name: "insecure_open",
+        meaning: "true allows mode \"open\" on an address other than loopback: anybody who reaches the port can be anybody.",
+        raising: "",
+        slot: |s| Slot::Switch(&mut s.auth.insecure_open),
+    },
+    KeySpec {
+        section: "limits",
+        name: "connections_max",
+        meaning: "Connections of the whole process. 0: as many as the limit of open files allows, less a reserve of 64.",
+        raising: "Up to 5 KB of kernel and 0.5 KB of process memory for each, idle.",
+        slot: |s| number(&mut s.limits.connections_max, 0..=SLOTS * SHARDS),
+    },
+    KeySpec {
+        section: "limits",
+        name: "connections_per_shard_max",
+        meaning: "Connections of one shard.",
+        raising: "As connections_max.",
+        slot: |s| number(&mut s.limits.connections_per_shard_max, 1..=SLOTS),
+    },
+    KeySpec {
+        section: "limits",
+        name: "rooms_per_session",
+        meaning: "Rooms that one session may be in.",
+        raising: "Memory per membership, and the work of one disconnect.",
+        slot: |s| number(&mut s.limits.rooms_per_session, 1..=65_535),
+    },
+    KeySpec {
+        section: "limits",
+        name: "sessions_per_user",
+        meaning: "Sessions of one user at a time.",
+        raising: "Each gets every message of the user's inbox.",
+        slot: |s| number(&mut s.limits.sessions_per_user, 1..=SESSIONS),
+    },
+    KeySpec {
+        section: "limits",
+        name: "requests_per_s",
+        meaning: "Requests per second and user that `welcome` announces. Announced only: not enforced yet.",
+        raising: "",
+        slot: |s| number(&mut s.limits.requests_per_s, 1..=1_000_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "requests_burst",
+        meaning: "Requests that a user may make at once, as `welcome` announces. Announced only: not enforced yet.",
+        raising: "",
+        slot: |s| number(&mut s.limits.requests_burst, 1..=1_000_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "handshake_ms",
+        meaning: "Milliseconds from accept to a whole `hello`.",
+        raising: "Strangers who say nothing hold their connection longer.",
+        slot: |s| number(&mut s.limits.handshake_ms, 100..=600_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "frame_ms",
+        meaning: "Milliseconds from a frame's first byte to its last.",
+        raising: "Half frames hold their memory longer.",
+        slot: |s| number(&mut s.limits.frame_ms, 100..=600_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "heartbeat_ms",
+        meaning: "Milliseconds of silence after which the server sends `ping`; after twice that it ends the session.",
+        raising: "A dead peer is noticed later.",
+        slot: |s| number(&mut s.limits.heartbeat_ms, 1_000..=3_600_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "join_ms",
+        meaning: "Milliseconds that a `join` may wait for its room's shard or for its position.",
+        raising: "Requests behind a join that gets no answer wait longer.",
+        slot: |s| number(&mut s.limits.join_ms, 100..=600_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "log_ms",
+        meaning: "Milliseconds that a `send` may wait for its place in the log; then 503.",
+        raising: "Senders wait longer for bad news.",
+        slot: |s| number(&mut s.limits.log_ms, 100..=600_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "drain_ms",
+        meaning: "Milliseconds from SIGTERM to exit, at most.",
+        raising: "A restart takes longer when a client does not read. A service manager must wait longer than this before it kills.",
+        slot: |s| number(&mut s.limits.drain_ms, 100..=3_600_000),
+    },
+    KeySpec {
+        section: "queues",
+        name: "soft_mark_bytes",
+        meaning: "Bytes waiting for one session above which the senders of its rooms are to be held back. Below hard_mark_bytes.",
+        raising: "Memory per slow reader.",
+        slot: |s| number(&mut s.queues.soft_mark_bytes, 1_024..=BYTES),
+    },
+    KeySpec {
+        section: "queues",
+        name: "hard_mark_bytes",
+        meaning: "Bytes waiting for one session above which it is ended (429 slow_consumer). At least two sends (131,080).",
+        raising: "Memory per slow reader, and the age of what it reads.",
+        slot: |s| number(&mut s.queues.hard_mark_bytes, HARD_MARK_MIN..=BYTES),
+    },
+    KeySpec {
+        section: "queues",
+        name: "no_progress_ms",
+        meaning: "Milliseconds in which not one waiting byte went out, after which the session is ended.",
+        raising: "A reader that hangs holds its queue longer.",
+        slot: |s| number(&mut s.queues.no_progress_ms, 100..=600_000),
+    },
+    KeySpec {
+        section: "queues",
+        name: "gather_buffers",
+        meaning: "Buffers of 64 KiB per shard in which several messages become one send.",
+        raising: "64 KiB each once used.",
+        slot: |s| number(&mut s.queues.gather_buffers, 1..=65_536),
+    },
+    KeySpec {
+        section: "queues",
+        name: "out_chunks_max",
+        meaning: "Pieces of all sessions' out-queues of a shard.",
+        raising: "About 64 bytes each once used; fewer: sessions end as slow_consumer when all are taken.",
+        slot: |s| number(&mut s.queues.out_chunks_max, 1_024..=SLOTS),
+    },
+    KeySpec {
+        section: "queues",
+        name: "frames_max",
+        meaning: "Encoded messages that a shard holds at once, each counted once however many sessions wait for it.",
+        raising: "Memory for each message that any session still waits for.",
+        slot: |s| number(&mut s.queues.frames_max, 1_024..=SLOTS),
+    },
+    KeySpec {
+        section: "queues",
+        name: "leftover_bytes_max",
+        meaning: "Bytes per shard of frames that have not come whole.",
+        raising: "Memory that clients which stop in the middle of a frame can hold.",
+        slot: |s| number(&mut s.queues.leftover_bytes_max, FRAME_BYTES..=BYTES),
+    },
+    KeySpec {
+        section: "queues",
+        name: "mesh_depth",
+        meaning: "Envelopes in the queue from one shard to another. Falls with the number of shards, so that all queues stay under 64 MB.",
+        raising: "Memory (times shards x shards), and the age of what waits.",
+        slot: |s| number(&mut s.queues.mesh_depth, 16..=65_536),
+    },
+    KeySpec {
+        section: "queues",
+        name: "sends_per_turn_interactive",
+        meaning: "Sends that a shard starts per turn for small rooms and answers.",
+        raising: "A turn takes longer: throughput for latency.",
+        slot: |s| number(&mut s.queues.sends_per_turn_interactive, 1..=65_536),
+    },
+    KeySpec {
+        section: "queues",
+        name: "sends_per_turn_bulk",
+        meaning: "Sends that a shard starts per turn for large rooms.",
+        raising: "Large rooms go faster, and delay everybody else.",
+        slot: |s| number(&mut s.queues.sends_per_turn_bulk, 1..=65_536),
+    },
+    KeySpec {
+        section: "queues",
+        name: "bulk_room_members",
+        meaning: "Members of a room on one shard from which its deliveries go into the bulk share.",
+        raising: "Larger rooms compete with answers and direct messages.",
+        slot: |s| number(&mut s.queues.bulk_room_members, 1..=SLOTS),
+    },
+    KeySpec {
+        section: "ring",
+        name: "entries",
+        meaning: "Entries of each shard's submission queue.",
+        raising: "Locked kernel memory, 64 bytes each and 16 for each of twice as many completions.",
+        slot: |s| number(&mut s.ring.entries, 64..=32_768),
+    },
+    KeySpec {
+        section: "ring",
+        name: "buffers",
+        meaning: "Receive buffers of 2 KiB per shard; a power of two.",
+        raising: "2 KiB each.",
+        slot: |s| number(&mut s.ring.buffers, 16..=32_768),
+    },
+    KeySpec {
+        section: "ring",
+        name: "notsent_lowat_bytes",
+        meaning: "Unsent bytes that the kernel takes for a socket (TCP_NOTSENT_LOWAT); what is above waits in the session's own queue.",
+        raising: "Kernel memory per slow reader, which the marks do not see.",
+        slot: |s| number(&mut s.ring.notsent_lowat_bytes, 4_096..=BYTES),
+    },
+    KeySpec {
+        section: "ring",
+        name: "backlog",
+        meaning: "Connections per listening socket that wait to be accepted; the kernel cuts it to net.core.somaxconn.",
+        raising: "Log-in storms queue instead of being dropped, and wait longer.",
+        slot: |s| number(&mut s.ring.backlog, 1..=65_535),
+    },
+    KeySpec {
+        section: "log",
+        name: "level",
+        meaning: "What is logged: \"info\" is the life of the server, \"debug\" adds each session. The variable RUST_LOG, where set, wins.",
+        raising: "Disk and CPU per connection at \"debug\", per operation at \"trace\".",
+        slot: |s| Slot::Word(&mut s.log.level),
+    },
+];
