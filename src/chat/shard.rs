@@ -11,7 +11,7 @@ use super::room::{Home, Place};
 use super::session::Session;
 use super::users::Users;
 use crate::ids::{Epoch, Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
-use crate::memory::pages::Pages;
+use crate::memory::parallel::Parallel;
 use crate::memory::slab::Slab;
 use crate::protocol::encode::{self, AnnouncedLimits, Outgoing};
 use crate::protocol::error::{Reason, Refusal};
@@ -111,7 +111,7 @@ pub(super) struct Pending {
 pub struct Shard {
     pub(super) rules: Rules,
     hasher: RandomState,
-    pub(super) sessions: Pages<Session>,
+    pub(super) sessions: Parallel<Session>,
     pub(super) users: Users,
     pub(super) places: NamedSlab<Place>,
     pub(super) homes: NamedSlab<Home>,
@@ -138,7 +138,7 @@ impl Shard {
         let most = 1 << Key::SLOT_BITS;
         Self {
             hasher: RandomState::with_seeds(a, b, c, d),
-            sessions: Pages::default(),
+            sessions: Parallel::default(),
             users: Users::new(most),
             places: NamedSlab::new(rules.places_max),
             homes: NamedSlab::new(most),

@@ -1,11 +1,8 @@
 //! Data structures of one shard, and the queue between two: no IO, no protocol.
 
 pub mod frames;
-<<<<<<< HEAD
 mod pages;
-=======
-pub mod pages;
->>>>>>> ring
+pub mod parallel;
 pub mod queue;
 pub mod slab;
 pub mod spsc;
