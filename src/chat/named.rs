@@ -65,7 +65,6 @@ impl<T: Named> NamedSlab<T> {
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }
-
 }
 
 fn hash_of<T: Named>(slab: &Slab<T>, slot: u32) -> u64 {

@@ -46,6 +46,7 @@ pub struct Wish {
     pub seed: u64,
     pub warmup_ns: u64,
     pub duration_ns: u64,
+    pub grace_ns: u64,
 }
 
 /// A wish that makes sense.
@@ -343,6 +344,7 @@ mod tests {
             seed: 1,
             warmup_ns: 0,
             duration_ns: 1,
+            grace_ns: 1,
         }
     }
 

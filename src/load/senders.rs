@@ -112,6 +112,7 @@ mod tests {
             seed: 1,
             warmup_ns: 0,
             duration_ns: 1,
+            grace_ns: 1,
         })
         .unwrap()
     }

@@ -36,8 +36,6 @@ const SECOND: u64 = 1_000 * MS;
 const SPIN_NS: u64 = 60_000;
 /// No wait is longer: stop flags and the end are looked at this often.
 const WAIT_MAX_NS: u64 = 10 * MS;
-/// After the last send, for what is on its way.
-const GRACE_NS: u64 = 5 * SECOND;
 /// Logins under way at once in one thread: below what a listener's queue holds.
 const LOGINS_MAX: usize = 512;
 /// Login gives up when this long nothing has come.
@@ -509,7 +507,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
 
     fn grace(&mut self) -> Result<(), String> {
         let shared = Arc::clone(&self.setup.shared);
-        let deadline = monotonic_ns() + GRACE_NS;
+        let deadline = monotonic_ns() + self.setup.plan.wish().grace_ns;
         shared.gauges[usize::from(self.setup.lane)].expected.store(self.expected, Ordering::Release);
         while monotonic_ns() < deadline && !shared.is_complete() && !shared.abort.load(Ordering::Relaxed) {
             self.serve(Wait::Until(monotonic_ns() + MS))?;
