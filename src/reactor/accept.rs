@@ -29,7 +29,9 @@ pub(super) struct Accept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptState {
     /// To be armed at this time, milliseconds of the monotonic clock.
-    Idle { at_ms: u64 },
+    Idle {
+        at_ms: u64,
+    },
     Armed,
     /// No more connections are wanted.
     Cancelling,

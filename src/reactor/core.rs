@@ -31,7 +31,9 @@ const STALL_TICK_NS: u64 = 1_000_000;
 pub(super) enum Drain {
     No,
     /// No new bytes are read; what was read is being answered, until this time at the latest.
-    Answering { until_ms: u64 },
+    Answering {
+        until_ms: u64,
+    },
     /// Everybody was told `bye`.
     Ending,
     /// Told to stop: every connection is to be closed at once.
