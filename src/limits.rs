@@ -22,6 +22,15 @@ pub const POSITION_BYTES_MAX: usize = 64;
 /// Bad objects within [`BAD_OBJECTS_WINDOW_MS`] that end a session.
 pub const BAD_OBJECTS_MAX: u8 = 8;
 pub const BAD_OBJECTS_WINDOW_MS: u64 = 60_000;
+/// Keys of a user in a room that are remembered, and for how long, in the log's time.
+pub const DEDUP_KEYS_PER_USER_MAX: usize = 128;
+pub const DEDUP_WINDOW_MS: u64 = 300_000;
+/// A replay: messages, bytes, and messages where the client names no number. It has to fit a session's queue beside what stands there.
+pub const REPLAY_MESSAGES_MAX: usize = 1_000;
+pub const REPLAY_BYTES_MAX: usize = 512 * 1024;
+pub const REPLAY_MESSAGES_DEFAULT: usize = 50;
+/// Messages of one `history` page, where the client names no number.
+pub const PAGE_MESSAGES_DEFAULT: usize = 50;
 /// Names in one `presence` answer: 500 names of 64 bytes fit a frame.
 pub const PRESENCE_NAMES_MAX: usize = 500;
 /// Members up to which a room tells who comes and goes.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::dedup::KeyHash;
 use crate::ids::{Key, Position, RequestId, SessionId, SessionRef, ShardId};
 use crate::protocol::error::Reason;
 
@@ -141,11 +142,35 @@ pub struct Origin {
 /// What a join says about where its reader stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// Nothing: `recovered` is not answered.
-    NotSaid,
     /// A position of another epoch, or none at all.
     Unknown,
     At(Position),
+}
+
+/// What is to follow an answer before live messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    Nothing,
+    /// The newest so many.
+    Newest(u32),
+    /// All behind a position, or else the newest so many.
+    Since(Since, Option<u32>),
+}
+
+/// A page of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub range: PageRange,
+    pub limit: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageRange {
+    Newest,
+    Before(Position),
+    After(Position),
+    /// A position of another epoch: there is nothing on its other side.
+    Nothing,
 }
 
 /// A session's wish to hear of members coming and going, as the home granted it.
@@ -167,7 +192,7 @@ pub enum Envelope {
         place: Key,
         again: bool,
         watch: bool,
-        since: Since,
+        replay: Replay,
     },
     /// To the home: a session leaves and wants an answer. `counted` false: it was no member, and only wants the answer.
     Leave {
@@ -187,6 +212,13 @@ pub enum Envelope {
         origin: Origin,
         ephemeral: bool,
         echo: bool,
+        key: Option<KeyHash>,
+    },
+    /// To the home: a page of history.
+    Page {
+        parcel: Parcel,
+        origin: Origin,
+        page: Page,
     },
     /// To the home: who is here?
     Who {
@@ -209,6 +241,11 @@ pub enum Envelope {
     },
     /// From the home: an answer that changes nothing here.
     Answer {
+        session: SessionId,
+        payload: Bytes,
+    },
+    /// From the home: more of the answer before it.
+    More {
         session: SessionId,
         payload: Bytes,
     },
@@ -245,7 +282,10 @@ pub enum Envelope {
 impl Envelope {
     /// A request of the member side, which will be answered by exactly one envelope that [`Envelope::answers`].
     pub fn is_request(&self) -> bool {
-        matches!(self, Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Publish { .. } | Envelope::Who { .. })
+        matches!(
+            self,
+            Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Publish { .. } | Envelope::Page { .. } | Envelope::Who { .. }
+        )
     }
 
     /// The session whose request this answers.

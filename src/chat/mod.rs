@@ -8,7 +8,10 @@
 //! *home side* it owns the rooms whose names hash to it: who is a member, which shards have any, the newest position. The two parts speak in
 //! envelopes even when they are one shard, through the same code.
 
+mod dedup;
 mod effect;
+mod history;
+mod retention;
 mod home;
 mod login;
 mod member;
@@ -19,6 +22,8 @@ mod session;
 mod shard;
 mod users;
 
-pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Parcel, Since, Token, Watch};
+pub use dedup::KeyHash;
+pub use effect::{Page, Appended, Class, Effect, Effects, Entry, Envelope, Origin, PageRange, Parcel, Replay, Since, Token, Watch};
 pub use login::Login;
+pub use retention::RetentionRules;
 pub use shard::{Counts, Flow, Rules, Shard, Usage};

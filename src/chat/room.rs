@@ -5,7 +5,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use smallvec::SmallVec;
 
+use super::dedup::Dedup;
 use super::effect::Envelope;
+use super::history::History;
 use super::named::Named;
 use crate::ids::{Key, Position, SessionId, SessionRef, ShardId};
 
@@ -46,8 +48,17 @@ pub(super) struct Home {
     pub(super) hash: u64,
     /// The newest position; zero before the first message.
     pub(super) at: Position,
+    /// Every message behind this position is retained.
+    pub(super) complete_after: Position,
+    /// The newest messages; `None` before the first.
+    pub(super) history: Option<Box<History>>,
+    /// Keys used in the room; `None` before the first.
+    pub(super) dedup: Option<Box<Dedup>>,
+    /// Neighbours in the shard's list of rooms with history, least recently written first.
+    pub(super) older: Option<Key>,
+    pub(super) newer: Option<Key>,
     /// Sessions in the room by user (slot in the shard's users).
-    pub(super) users: HashMap<u32, u32, BuildHasherDefault<SlotHasher>>,
+    pub(super) users: HashMap<u32, u32, BuildHasherDefault<WordHasher>>,
     /// Where those sessions are.
     pub(super) shards: SmallVec<[ShardMembers; 2]>,
     /// Somebody has asked for `member` objects since the room came to be.
@@ -89,11 +100,16 @@ impl Named for Home {
 }
 
 impl Home {
-    pub(super) fn new(name: &str, hash: u64) -> Self {
+    pub(super) fn new(name: &str, hash: u64, complete_after: Position) -> Self {
         Self {
             name: name.into(),
             hash,
             at: Position::default(),
+            complete_after,
+            history: None,
+            dedup: None,
+            older: None,
+            newer: None,
             users: HashMap::default(),
             shards: SmallVec::new(),
             watched: false,
@@ -109,7 +125,7 @@ impl Home {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.users.is_empty() && self.shards.is_empty() && self.appends == self.settled && self.deferred.is_empty()
+        self.users.is_empty() && self.shards.is_empty() && self.appends == self.settled && self.deferred.is_empty() && self.history.is_none()
     }
 
     pub(super) fn add_session(&mut self, shard: ShardId, place: Key) {
@@ -132,11 +148,11 @@ impl Home {
     }
 }
 
-/// Slots are small, dense and not chosen by clients: spreading them is enough.
+/// Slots are small, dense and not chosen by clients, hashes are hashes already: spreading them is enough.
 #[derive(Default, Debug)]
-pub(super) struct SlotHasher(u64);
+pub(super) struct WordHasher(u64);
 
-impl Hasher for SlotHasher {
+impl Hasher for WordHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -146,6 +162,9 @@ impl Hasher for SlotHasher {
         }
     }
     fn write_u32(&mut self, slot: u32) {
-        self.0 = (self.0 ^ u64::from(slot)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+        self.write_u64(u64::from(slot));
+    }
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
     }
 }

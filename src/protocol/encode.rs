@@ -49,10 +49,12 @@ pub enum Outgoing<'a> {
         users: &'a str,
         truncated: bool,
     },
-    /// A page of history where nothing is retained.
-    NoHistory {
+    /// `messages` is already JSON: the inside of the array.
+    History {
         id: Option<RequestId>,
         room: &'a str,
+        messages: &'a str,
+        more: bool,
     },
     Member {
         room: &'a str,
@@ -149,6 +151,7 @@ fn bytes_expected(object: &Outgoing<'_>) -> usize {
     match object {
         Outgoing::Message { room, from, body, .. } => message_bytes_max(room, from, body),
         Outgoing::Presence { users, .. } => SMALL_OBJECT_BYTES + users.len(),
+        Outgoing::History { messages, .. } => SMALL_OBJECT_BYTES + messages.len(),
         _ => SMALL_OBJECT_BYTES,
     }
 }
@@ -199,8 +202,9 @@ fn write(object: &Outgoing<'_>, to: &mut Writer<'_>) {
             }
             to.retry(retry_after_ms);
         }
-        Outgoing::NoHistory { id, room } => {
-            to.raw(r#"{"type":"history""#).id(id).name(r#","room":""#, room).raw(r#","messages":[],"more":false"#);
+        Outgoing::History { id, room, messages, more } => {
+            to.raw(r#"{"type":"history""#).id(id).name(r#","room":""#, room);
+            to.raw(r#","messages":["#).raw(messages).raw("]").flag(r#","more":"#, more);
         }
         Outgoing::Welcome(ref welcome) => write_welcome(welcome, to),
     }
