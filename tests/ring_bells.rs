@@ -164,3 +164,21 @@ fn a_shard_has_one_ring_in_its_life() {
     second.enter(Wait::No).unwrap();
     wait_for_bell(&mut first);
 }
+
+/// The caller may fill the queue: the ring's own poll on its bell goes in all the same.
+#[test]
+fn a_full_queue_leaves_room_for_the_doorbell() {
+    let bells = Bells::new(1).unwrap();
+    let mut setup = RingSetup::new(ShardId(0), features(), bells.clone());
+    setup.entries = 8;
+    let mut ring = Ring::new(setup).unwrap();
+    let (socket, _peer) = connection();
+    let mut slot = 0;
+    while ring.receive_once(key(slot, 1), &socket).is_ok() {
+        slot += 1;
+    }
+    bells.wake(ShardId(0));
+    let enters = ring.stats().enters;
+    wait_for_bell(&mut ring);
+    assert_eq!(ring.stats().enters, enters + 1);
+}
