@@ -29,7 +29,9 @@ pub(super) struct Accept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptState {
     /// To be armed at this time, milliseconds of the monotonic clock.
-    Idle { at_ms: u64 },
+    Idle {
+        at_ms: u64,
+    },
     Armed,
     /// No more connections are wanted.
     Cancelling,
@@ -68,15 +70,11 @@ impl<I: Io> Reactor<I> {
         for accept in &mut self.accepts {
             match accept.state {
                 AcceptState::Idle { .. } if !wanted => accept.state = AcceptState::Off,
-                AcceptState::Idle { at_ms } if at_ms <= now_ms => {
-                    if self.io.accept(accept.id).is_ok() {
-                        accept.state = AcceptState::Armed;
-                    }
+                AcceptState::Idle { at_ms } if at_ms <= now_ms && self.io.accept(accept.id).is_ok() => {
+                    accept.state = AcceptState::Armed;
                 }
-                AcceptState::Armed if !wanted => {
-                    if self.io.cancel_accept(accept.id).is_ok() {
-                        accept.state = AcceptState::Cancelling;
-                    }
+                AcceptState::Armed if !wanted && self.io.cancel_accept(accept.id).is_ok() => {
+                    accept.state = AcceptState::Cancelling;
                 }
                 _ => {}
             }

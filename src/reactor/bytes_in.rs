@@ -170,7 +170,10 @@ impl<S> Core<S> {
         if first && matches!(transport(bytes), Transport::WebSocket | Transport::Tls) {
             if !self.warned_transport {
                 self.warned_transport = true;
-                log::warn!("{:?} on a port that speaks TCP frames only: closed; further ones are counted as other_transport", transport(bytes));
+                log::warn!(
+                    "{:?} on a port that speaks TCP frames only: closed; further ones are counted as other_transport",
+                    transport(bytes)
+                );
             }
             return self.end_and_settle(key, Ending::silent(Ended::OtherTransport));
         }

@@ -104,4 +104,3 @@ impl<I: Io> Reactor<I> {
         }
     }
 }
-

@@ -44,6 +44,9 @@ pub enum State {
     Joining,
 }
 
+/// Not in the directory.
+pub(super) const NO_PUBLIC_ID: u64 = u64::MAX;
+
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     pub(super) socket: S,
@@ -85,7 +88,7 @@ pub(super) struct Connection<S> {
     pub(super) deadline_ms: u64,
     /// When the wheel looks at the connection next.
     pub(super) check_ms: u64,
-    /// The session's key in the directory; 0 before login.
+    /// The session's key in the directory; [`NO_PUBLIC_ID`] before login.
     pub(super) public_id: u64,
     pub(super) ended: Ended,
 }
@@ -115,7 +118,7 @@ impl<S> Connection<S> {
             waiting_ms: 0,
             deadline_ms,
             check_ms: u64::MAX,
-            public_id: 0,
+            public_id: NO_PUBLIC_ID,
             ended: Ended::Stopped,
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::connection::Phase;
+use super::connection::{NO_PUBLIC_ID, Phase};
 use super::core::Core;
 use super::counters::Ended;
 use crate::chat::{Class, Effect};
@@ -38,6 +38,7 @@ impl<S> Core<S> {
             Effect::Post { to, envelope } => self.port.post(to, Envelope::Chat(envelope)),
             Effect::Append { token, entry } => self.log.append(self.now, token, &entry),
             Effect::Close { session, reason, message } => self.end(session, Ending::said(reason, message)),
+            Effect::HangUp { session } => self.end(session, Ending::silent(Ended::PeerClosed)),
             Effect::Hold { session } => {
                 if let Some(connection) = self.connections.get_mut(session) {
                     connection.holds += 1;
@@ -137,7 +138,7 @@ impl<S> Core<S> {
         connection.blocked = false;
         connection.deadline_ms = now_ms + crate::limits::CLOSE_FLUSH_MS;
         self.counters.end(ending.ended);
-        if connection.public_id != 0 {
+        if connection.public_id != NO_PUBLIC_ID {
             self.directory.remove(connection.public_id);
         }
         self.forget_unread(key);

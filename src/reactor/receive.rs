@@ -55,11 +55,16 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    /// The client has closed its side: what is queued for it still goes out.
+    /// The client has closed its side: what it has asked is still answered, what is queued for it still goes out.
     fn end_of_stream(&mut self, key: Key) {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.eof = true;
-        self.core.end_and_settle(key, Ending::silent(Ended::PeerClosed));
+        if connection.phase == Phase::Open && !connection.blocked {
+            self.core.chat.handle_end_of_stream(key, &mut self.core.effects);
+            self.core.settle();
+        } else {
+            self.core.end_and_settle(key, Ending::silent(Ended::PeerClosed));
+        }
         self.core.closing.push(key);
     }
 

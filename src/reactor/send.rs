@@ -80,9 +80,7 @@ impl<I: Io> Reactor<I> {
     /// `false` when the submission queue had no room even after an enter; the loan waits for the next flush.
     fn submit_send(&mut self, key: Key, loan: Loan) -> bool {
         let now_ms = self.core.now_ms();
-        let Some(connection) = self.core.connections.get_mut(key) else {
-            unreachable!("a connection stays while its loan is out")
-        };
+        let Some(connection) = self.core.connections.get_mut(key) else { unreachable!("a connection stays while its loan is out") };
         if connection.phase == Phase::Joining {
             connection.sending = false;
             let frame = self.core.frames.give_back(loan);

@@ -287,11 +287,8 @@ impl<S> Core<S> {
         for slot in 0..self.connections.slots() {
             let Some(key) = self.connections.key_at(slot) else { continue };
             let spread = (u64::from(slot) * 64 + u64::from(self.shard.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-            let ending = Ending {
-                ended: Ended::Said(Reason::Draining),
-                message: None,
-                retry_after_ms: Some(RETRY_MS + spread % RETRY_SPREAD_MS),
-            };
+            let ending =
+                Ending { ended: Ended::Said(Reason::Draining), message: None, retry_after_ms: Some(RETRY_MS + spread % RETRY_SPREAD_MS) };
             self.end_and_settle(key, ending);
         }
     }

@@ -38,11 +38,10 @@ const DELIVERIES_PER_PEER_MAX: u32 = 16_384;
 const DEFERRED_MAX: u32 = 16_384;
 const APPENDS_MAX: u32 = 65_536;
 
-/// What the shards tell, and what became of one that ended.
-enum News {
-    Shard(Report),
-    /// A shard's task ended without being told to, and why.
-    Failed { shard: ShardId, why: String },
+/// A shard's task ended without being told to, and why.
+struct Failure {
+    shard: ShardId,
+    why: String,
 }
 
 /// A running server.
@@ -50,7 +49,7 @@ pub(super) struct Server {
     bells: Arc<Bells>,
     controls: Vec<Sender<Control>>,
     reports: Receiver<Report>,
-    failures: Receiver<News>,
+    failures: Receiver<Failure>,
     threads: Vec<ExecutorJoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
     drain: Duration,
@@ -180,15 +179,15 @@ impl Server {
     }
 }
 
-fn failed(news: Option<News>) -> StartError {
+fn failed(news: Option<Failure>) -> StartError {
     match news {
-        Some(News::Failed { shard, why }) => StartError::new(exit::INTERNAL, format!("shard {} failed: {why}", shard.0)),
+        Some(Failure { shard, why }) => StartError::new(exit::INTERNAL, format!("shard {} failed: {why}", shard.0)),
         _ => StartError::new(exit::INTERNAL, "all shards are gone"),
     }
 }
 
 /// One executor on its own thread, with the shard's driver as its only task. However the task ends, the supervisor hears of it.
-fn spawn(seat: Seat, cpu: Option<usize>, fail: Sender<News>) -> Result<ExecutorJoinHandle<()>, glommio::GlommioError<()>> {
+fn spawn(seat: Seat, cpu: Option<usize>, fail: Sender<Failure>) -> Result<ExecutorJoinHandle<()>, glommio::GlommioError<()>> {
     let shard = seat.parts.rules.shard;
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     LocalExecutorBuilder::new(placement)
@@ -200,7 +199,7 @@ fn spawn(seat: Seat, cpu: Option<usize>, fail: Sender<News>) -> Result<ExecutorJ
         .spawn(move || async move {
             if let Err(why) = supervised(drive(seat)).await {
                 // The process ends with this news; if nobody takes it, it is ending already.
-                let _ = fail.try_send(News::Failed { shard, why });
+                let _ = fail.try_send(Failure { shard, why });
             }
         })
 }

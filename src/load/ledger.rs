@@ -1,0 +1,316 @@
+//! What the objects that arrive mean: answers matched with requests, deliveries checked and recorded.
+//!
+//! The books of one thread. A connection's part is its [`Page`]; everything that spans connections is the [`Ledger`]. Neither knows sockets:
+//! frames come in with the time they arrived, and what must be answered (a ping) is left as a mark on the page.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hashbrown::HashSet;
+use smallvec::SmallVec;
+
+use super::check::{Arrival, Checker, Place};
+use super::decode::{Object, Reader};
+use super::frame::{SEND_ID_FIRST, Stamp};
+use super::record::{Interval, Phase, Waiting};
+
+/// A room that a connection reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Membership {
+    pub room: u32,
+    /// Place among the memberships of this thread.
+    pub index: usize,
+    /// Place among the rooms of this thread.
+    pub local_room: usize,
+}
+
+/// A `send` that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    pub room: u32,
+    pub sequence: u32,
+    pub intended_ns: u64,
+    pub handed_ns: u64,
+    pub answered: bool,
+}
+
+/// A connection's part of the books.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Rising by room.
+    pub memberships: SmallVec<[Membership; 1]>,
+    /// `joined`s (and the `welcome`, as one more) still missing.
+    pub login_left: u32,
+    /// Request number of `requests[0]`.
+    first_id: u64,
+    requests: VecDeque<Request>,
+    last_answer_ns: u64,
+    pub pong_due: bool,
+    /// Why the server ended the session.
+    pub bye: Option<String>,
+}
+
+impl Page {
+    /// Enters a request; its number is the answer.
+    pub fn enter(&mut self, request: Request) -> u64 {
+        self.requests.push_back(request);
+        SEND_ID_FIRST + self.first_id + super::plan::as_u64(self.requests.len()) - 1
+    }
+
+    /// Takes the request out, when it has not been answered before.
+    fn answer(&mut self, id: u64) -> Option<Request> {
+        let offset = id.checked_sub(SEND_ID_FIRST)?.checked_sub(self.first_id)?;
+        let request = self.requests.get_mut(usize::try_from(offset).ok()?)?;
+        if request.answered {
+            return None;
+        }
+        request.answered = true;
+        let request = *request;
+        while self.requests.front().is_some_and(|r| r.answered) {
+            self.requests.pop_front();
+            self.first_id += 1;
+        }
+        Some(request)
+    }
+
+    /// Requests without an answer.
+    pub fn unanswered(&self) -> impl Iterator<Item = &Request> {
+        self.requests.iter().filter(|r| !r.answered)
+    }
+}
+
+/// Things that should not happen, by what the server said.
+#[derive(Debug, Default)]
+pub struct Incidents {
+    /// A body that came back changed, an object that is none, an answer to nothing, a message for somebody else.
+    pub garbled: u64,
+    pub gaps: u64,
+    pub refusals: BTreeMap<String, u64>,
+    pub first_garbled: Option<String>,
+}
+
+/// The books of a thread.
+#[derive(Debug)]
+pub struct Ledger {
+    reader: Reader,
+    lanes: usize,
+    pub checker: Checker,
+    /// Local room x lane.
+    waiting: Vec<Waiting>,
+    /// Receivers of each local room on this thread.
+    receivers: Vec<u32>,
+    pub interval: Box<Interval>,
+    /// First arrivals since the start, and answers still missing.
+    pub received: u64,
+    pub unanswered: u64,
+    /// Start of the run on the monotonic clock.
+    pub start_ns: u64,
+    /// Messages intended before this are not measured.
+    pub window_start_ns: u64,
+    /// Refused messages: (room, sequence). Nobody promised that they arrive.
+    pub excused: HashSet<(u32, u32)>,
+    pub incidents: Incidents,
+}
+
+impl Ledger {
+    /// `receivers`: of each local room, on this thread.
+    pub fn new(reader: Reader, lanes: usize, receivers: Vec<u32>) -> Self {
+        let memberships = receivers.iter().map(|n| usize::try_from(*n).expect("a u32 fits")).sum();
+        Self {
+            reader,
+            lanes,
+            checker: Checker::new(memberships, lanes),
+            waiting: std::iter::repeat_with(Waiting::default).take(receivers.len() * lanes).collect(),
+            receivers,
+            interval: Box::default(),
+            received: 0,
+            unanswered: 0,
+            start_ns: 0,
+            window_start_ns: 0,
+            excused: HashSet::new(),
+            incidents: Incidents::default(),
+        }
+    }
+
+    /// A frame has arrived on a connection at `now_ns` of the monotonic clock.
+    pub fn on_frame(&mut self, page: &mut Page, frame: &[u8], now_ns: u64) {
+        match self.reader.read(frame) {
+            Object::Delivery(stamp) => self.on_delivery(page, &stamp, now_ns),
+            Object::Sent { id } => self.on_sent(page, id, now_ns),
+            Object::Welcome(_) | Object::Joined => page.login_left = page.login_left.saturating_sub(1),
+            Object::Ping => page.pong_due = true,
+            Object::Refused { id, reason } => self.on_refused(page, id, reason),
+            Object::Bye { reason } => page.bye = Some(reason),
+            Object::Gap => self.incidents.gaps += 1,
+            Object::Garbled(bytes) => self.incidents.note_garbled(bytes),
+            Object::Other => {}
+        }
+    }
+
+    fn on_delivery(&mut self, page: &Page, stamp: &Stamp, now_ns: u64) {
+        let Some(membership) = find(&page.memberships, stamp.room) else {
+            self.incidents.note_garbled(b"a message of a room that this connection is not in");
+            return;
+        };
+        if usize::from(stamp.lane) >= self.lanes {
+            self.incidents.note_garbled(b"a lane that this run does not have");
+            return;
+        }
+        let Stamp { lane, sequence, previous, .. } = *stamp;
+        let place = Place { membership: membership.index, lane, sequence, previous };
+        if self.checker.arrive(place) == Arrival::Doubled {
+            return;
+        }
+        self.received += 1;
+        self.interval.counts.delivered += 1;
+        let waiting = &mut self.waiting[membership.local_room * self.lanes + usize::from(lane)];
+        let last = waiting.arrive(sequence, self.receivers[membership.local_room]);
+        if self.is_measured(stamp.intended_ns) {
+            let latency = now_ns.saturating_sub(self.start_ns + stamp.intended_ns);
+            self.interval.histograms.delivery.saturating_record(latency);
+            if last {
+                self.interval.histograms.last.saturating_record(latency);
+            }
+        }
+    }
+
+    fn on_sent(&mut self, page: &mut Page, id: u64, now_ns: u64) {
+        let Some(request) = page.answer(id) else {
+            self.incidents.note_garbled(b"an answer to a request that was not made");
+            return;
+        };
+        self.unanswered -= 1;
+        self.interval.counts.answered += 1;
+        if self.is_measured(request.intended_ns) {
+            let since = |ns: u64| now_ns.saturating_sub(ns);
+            let histograms = &mut self.interval.histograms;
+            histograms.sent.saturating_record(since(self.start_ns + request.intended_ns));
+            histograms.sent_waiting.saturating_record(since(request.handed_ns.max(page.last_answer_ns)));
+        }
+        page.last_answer_ns = now_ns;
+    }
+
+    /// A request that never left the generator.
+    pub fn withdraw(&mut self, page: &mut Page, id: u64) {
+        if let Some(request) = page.answer(id) {
+            self.unanswered -= 1;
+            self.excused.insert((request.room, request.sequence));
+        }
+    }
+
+    fn on_refused(&mut self, page: &mut Page, id: Option<u64>, reason: String) {
+        *self.incidents.refusals.entry(reason).or_default() += 1;
+        if let Some(request) = id.and_then(|id| page.answer(id)) {
+            self.unanswered -= 1;
+            self.interval.counts.refused += 1;
+            self.excused.insert((request.room, request.sequence));
+        }
+    }
+
+    /// In the warm-up everything is recorded (for the live line); behind it only messages that were due behind it.
+    pub fn is_measured(&self, intended_ns: u64) -> bool {
+        self.interval.phase == Phase::Warmup || intended_ns >= self.window_start_ns
+    }
+}
+
+impl Incidents {
+    #[cold]
+    pub fn note_garbled(&mut self, bytes: &[u8]) {
+        self.garbled += 1;
+        self.first_garbled.get_or_insert_with(|| bytes.escape_ascii().to_string().chars().take(300).collect());
+    }
+}
+
+/// Most connections are in one room; the rest search.
+fn find(memberships: &[Membership], room: u32) -> Option<Membership> {
+    if let [only] = memberships {
+        return (only.room == room).then_some(*only);
+    }
+    memberships.binary_search_by_key(&room, |m| m.room).ok().map(|at| memberships[at])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::frame::{RunId, Template};
+    use super::super::plan::Mode;
+    use super::*;
+
+    fn ledger() -> (Ledger, Page) {
+        let reader = Reader::new(RunId::new(5), Mode::Rooms, 128);
+        let page = Page { memberships: SmallVec::from_iter([Membership { room: 3, index: 0, local_room: 0 }]), ..Page::default() };
+        (Ledger::new(reader, 1, vec![1]), page)
+    }
+
+    fn request(sequence: u32) -> Request {
+        Request { room: 3, sequence, intended_ns: 10, handed_ns: 20, answered: false }
+    }
+
+    fn sent(id: u64) -> Vec<u8> {
+        format!(r#"{{"type":"sent","id":{id},"room":"r","at":"1.1-0"}}"#).into_bytes()
+    }
+
+    #[test]
+    fn answers_may_come_in_any_order_but_only_once() {
+        let (mut ledger, mut page) = ledger();
+        let ids: Vec<u64> = (0..3).map(|s| page.enter(request(s))).collect();
+        ledger.unanswered = 3;
+        for id in [ids[1], ids[0], ids[2]] {
+            ledger.on_frame(&mut page, &sent(id), 100);
+        }
+        assert_eq!((ledger.unanswered, ledger.interval.counts.answered), (0, 3));
+        assert_eq!(page.unanswered().count(), 0);
+        for id in [ids[1], ids[2] + 1, 0] {
+            ledger.on_frame(&mut page, &sent(id), 100);
+        }
+        assert_eq!(ledger.incidents.garbled, 3);
+    }
+
+    #[test]
+    fn a_refused_message_is_excused() {
+        let (mut ledger, mut page) = ledger();
+        let id = page.enter(request(0));
+        ledger.unanswered = 1;
+        let error = format!(r#"{{"type":"error","id":{id},"code":503,"reason":"overloaded","message":"later"}}"#);
+        ledger.on_frame(&mut page, error.as_bytes(), 50);
+        assert!(ledger.excused.contains(&(3, 0)));
+        assert_eq!((ledger.unanswered, ledger.interval.counts.refused), (0, 1));
+        assert_eq!(ledger.incidents.refusals["503 overloaded: later"], 1);
+    }
+
+    #[test]
+    fn a_waiting_client_would_not_have_seen_the_stall_behind_which_it_waited() {
+        let (mut ledger, mut page) = ledger();
+        // Ten requests a tenth of a second apart, all answered at once after a stall of a second.
+        let ids: Vec<u64> = (0..10u32)
+            .map(|n| {
+                let due = u64::from(n) * 100_000_000;
+                page.enter(Request { intended_ns: due, handed_ns: due, ..request(n) })
+            })
+            .collect();
+        ledger.unanswered = 10;
+        for (n, id) in (0..).zip(ids) {
+            ledger.on_frame(&mut page, &sent(id), 1_000_000_000 + n);
+        }
+        let over = |h: &hdrhistogram::Histogram<u64>| h.count_between(150_000_000, u64::MAX);
+        assert_eq!(over(&ledger.interval.histograms.sent), 9);
+        assert_eq!(over(&ledger.interval.histograms.sent_waiting), 1);
+    }
+
+    #[test]
+    fn only_messages_due_in_the_window_are_measured_and_all_are_checked() {
+        let (mut ledger, mut page) = ledger();
+        let mut template = Template::new(RunId::new(5), Mode::Rooms, 128);
+        ledger.interval.restart(Phase::Measured, 1_000);
+        ledger.window_start_ns = 1_000;
+        for (sequence, intended_ns) in [(0, 999), (1, 1_000), (1, 1_000)] {
+            let stamp = Stamp { room: 3, lane: 0, sender: 0, sequence, previous: sequence, intended_ns };
+            let send = template.fill(SEND_ID_FIRST, &stamp);
+            let body = String::from_utf8_lossy(&send[send.len() - 129..]).into_owned();
+            let text = format!(r#"{{"type":"message","room":"{}","body":{body}"#, RunId::new(5).room(Mode::Rooms, 3));
+            ledger.on_frame(&mut page, text.as_bytes(), 5_000);
+        }
+        assert_eq!(ledger.interval.histograms.delivery.len(), 1);
+        assert_eq!((ledger.received, ledger.checker.faults.doubled), (2, 1));
+    }
+}

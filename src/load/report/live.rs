@@ -1,0 +1,138 @@
+//! One line per second while the run goes on, rewritten in place on a terminal; and the merging of the threads' seconds behind it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use crate::load::record::{Interval, Phase};
+
+use super::{count, per_second, time};
+
+/// How lines follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Each overwrites the one before.
+    Terminal,
+    Plain,
+}
+
+/// Phase, then start: the order in which seconds are complete.
+type When = (u8, u64);
+
+/// Puts the threads' intervals of the same second together.
+#[derive(Debug)]
+pub struct Merger {
+    /// Up to when each thread has reported.
+    reached: Vec<Option<When>>,
+    open: BTreeMap<When, Box<Interval>>,
+}
+
+impl Merger {
+    pub fn new(lanes: usize) -> Self {
+        Self { reached: vec![None; lanes], open: BTreeMap::new() }
+    }
+
+    /// Takes a thread's interval; gives it back, to be used again, when its figures went into another's.
+    pub fn add(&mut self, lane: usize, interval: Box<Interval>) -> Option<Box<Interval>> {
+        let when = when(&interval);
+        self.reached[lane] = Some(when);
+        match self.open.get_mut(&when) {
+            Some(sum) => {
+                sum.add(&interval);
+                Some(interval)
+            }
+            None => {
+                self.open.insert(when, interval);
+                None
+            }
+        }
+    }
+
+    /// The next second that no thread can add to, in order.
+    pub fn next_complete(&mut self) -> Option<Box<Interval>> {
+        let reached = self.reached.iter().min().copied().flatten()?;
+        let first = self.open.first_entry()?;
+        (*first.key() <= reached).then(|| first.remove())
+    }
+}
+
+fn when(interval: &Interval) -> When {
+    match interval.phase {
+        Phase::Warmup => (0, interval.start_ns),
+        Phase::Measured => (1, interval.start_ns),
+        Phase::Grace => (2, 0),
+    }
+}
+
+/// The line of a second.
+pub fn line(interval: &Interval) -> String {
+    let ns = interval.end_ns.saturating_sub(interval.start_ns);
+    let rate = |events| count(per_second(events, ns));
+    let delivery = &interval.histograms.delivery;
+    let phase = match interval.phase {
+        Phase::Warmup => "warm-up",
+        Phase::Measured => "measure",
+        Phase::Grace => "grace",
+    };
+    let counts = &interval.counts;
+    format!(
+        "{phase:>7} {:>5.1}s  offered {}/s  sent {}/s  delivered {}/s  p50 {}  p99 {}  max {}  late p99 {}",
+        crate::load::plan::as_f64(interval.end_ns) / 1e9,
+        rate(counts.offered),
+        rate(counts.sent),
+        rate(counts.delivered),
+        time(delivery.value_at_quantile(0.5)),
+        time(delivery.value_at_quantile(0.99)),
+        time(delivery.max()),
+        time(interval.histograms.lateness.value_at_quantile(0.99)),
+    )
+}
+
+/// Writes a line in the style; [`finish`] ends the last one.
+pub fn show(out: &mut dyn Write, style: Style, text: &str) -> io::Result<()> {
+    match style {
+        Style::Terminal => write!(out, "\r\x1b[K{text}")?,
+        Style::Plain => writeln!(out, "{text}")?,
+    }
+    out.flush()
+}
+
+pub fn finish(out: &mut dyn Write, style: Style) -> io::Result<()> {
+    match style {
+        Style::Terminal => writeln!(out),
+        Style::Plain => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn interval(phase: Phase, start_ns: u64, delivered: u64) -> Box<Interval> {
+        let mut interval = Interval::new();
+        interval.restart(phase, start_ns);
+        interval.counts.delivered = delivered;
+        Box::new(interval)
+    }
+
+    #[test]
+    fn a_second_is_complete_when_every_thread_has_gone_past_it() {
+        let mut merger = Merger::new(2);
+        assert!(merger.add(0, interval(Phase::Warmup, 0, 1)).is_none());
+        assert!(merger.next_complete().is_none());
+        assert!(merger.add(1, interval(Phase::Warmup, 0, 2)).is_some());
+        assert_eq!(merger.next_complete().unwrap().counts.delivered, 3);
+        // Thread 1 slept through a second.
+        merger.add(0, interval(Phase::Measured, 1, 4));
+        merger.add(0, interval(Phase::Measured, 2, 5));
+        assert!(merger.next_complete().is_none());
+        merger.add(1, interval(Phase::Measured, 2, 6));
+        assert_eq!(merger.next_complete().unwrap().counts.delivered, 4);
+        assert_eq!(merger.next_complete().unwrap().counts.delivered, 11);
+        merger.add(0, interval(Phase::Grace, 7, 1));
+        merger.add(1, interval(Phase::Grace, 8, 1));
+        assert_eq!(merger.next_complete().unwrap().counts.delivered, 2);
+        assert!(merger.next_complete().is_none());
+    }
+}
