@@ -1,1 +1,32 @@
-fn main() {}
+//! The `ringroom` program: flags choose one command; the commands live in the library.
+//!
+//! Exit codes are the commands' own (`ringroom serve --help` lists them); a bad command line is 64 everywhere.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringroom::serve;
+
+/// Real-time chat server for Linux on io_uring, with its load generator.
+#[derive(Debug, Parser)]
+#[command(name = "ringroom", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Serve(serve::Args),
+}
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
+        Err(error) => {
+            // Help and version are asked for and go to standard output; a failed write there has nobody to tell.
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::from(serve::exit::USAGE) } else { ExitCode::SUCCESS }
+        }
+    }
+}

@@ -44,6 +44,10 @@ pub enum Effect {
         reason: Reason,
         message: Option<&'static str>,
     },
+    /// The client has closed its side and everything it asked is answered: end the session without a word.
+    HangUp {
+        session: SessionId,
+    },
     /// Stop reading from the session; holds are counted, each is ended by one `Release`.
     Hold {
         session: SessionId,
@@ -239,13 +243,17 @@ pub enum Envelope {
 }
 
 impl Envelope {
-    /// A request of the member side, which will be answered by exactly one envelope that [`Envelope::is_answer`].
+    /// A request of the member side, which will be answered by exactly one envelope that [`Envelope::answers`].
     pub fn is_request(&self) -> bool {
         matches!(self, Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Publish { .. } | Envelope::Who { .. })
     }
 
-    pub fn is_answer(&self) -> bool {
-        matches!(self, Envelope::Joined { .. } | Envelope::Left { .. } | Envelope::Answer { .. })
+    /// The session whose request this answers.
+    pub fn answers(&self) -> Option<SessionId> {
+        match self {
+            Envelope::Joined { session, .. } | Envelope::Left { session, .. } | Envelope::Answer { session, .. } => Some(*session),
+            _ => None,
+        }
     }
 }
 

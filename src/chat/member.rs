@@ -46,7 +46,7 @@ impl Shard {
         };
         let parcel = self.parcel_of(room, user, "");
         let origin = self.origin(session, id);
-        self.post(home, Envelope::Join { parcel, origin, place, again, watch: join.presence, since }, out);
+        self.ask(session, home, Envelope::Join { parcel, origin, place, again, watch: join.presence, since }, out);
         Flow::Next
     }
 
@@ -73,7 +73,7 @@ impl Shard {
         entry.unanswered += 1;
         let parcel = self.parcel_of(room, user, "");
         let origin = self.origin(session, id);
-        self.post(home, Envelope::Leave { parcel, origin, place, counted }, out);
+        self.ask(session, home, Envelope::Leave { parcel, origin, place, counted }, out);
         Flow::Next
     }
 
@@ -97,7 +97,7 @@ impl Shard {
         }
         let parcel = self.parcel_of(room, user, send.body);
         let origin = self.origin(session, send.id);
-        self.post(home, Envelope::Publish { parcel, origin, ephemeral: send.ephemeral, echo }, out);
+        self.ask(session, home, Envelope::Publish { parcel, origin, ephemeral: send.ephemeral, echo }, out);
         Flow::Next
     }
 
@@ -124,7 +124,7 @@ impl Shard {
         let user = self.session(session).expect("checked by the caller").user;
         let parcel = self.parcel_of(room, user, "");
         let origin = self.origin(session, id);
-        self.post(home, Envelope::Who { parcel, origin }, out);
+        self.ask(session, home, Envelope::Who { parcel, origin }, out);
         Flow::Next
     }
 
@@ -149,7 +149,7 @@ impl Shard {
             self.add_member(session, index);
         }
         self.set_watch(session, index, watch == Watch::Yes);
-        out.queue(session, payload);
+        self.take_answer(session, payload, out);
         if watch == Watch::TooLarge {
             let room = self.places.get(place).expect("an entry points to it").name.clone();
             let off = self.encode(&Outgoing::MemberOff { room: &room });
@@ -166,11 +166,7 @@ impl Shard {
         if entry.unanswered == 0 && !entry.wanted {
             self.remove_entry(session, index);
         }
-        out.queue(session, payload);
-    }
-
-    pub(super) fn answered(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
-        self.if_living_queue(session, payload, out);
+        self.take_answer(session, payload, out);
     }
 
     pub(super) fn deliver(&mut self, place: Key, payload: Bytes, except: Option<SessionId>, out: &mut Effects) {
@@ -222,14 +218,6 @@ impl Shard {
     fn refused(&mut self, session: SessionId, refusal: Refusal, out: &mut Effects) -> Flow {
         self.refuse(session, &refusal, out);
         Flow::Next
-    }
-
-    fn if_living_queue(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
-        if self.session(session).is_some() {
-            out.queue(session, payload);
-        } else {
-            self.counts.stale += 1;
-        }
     }
 
     pub(super) fn parcel_of(&mut self, room: &str, user: Key, body: &str) -> super::effect::Parcel {

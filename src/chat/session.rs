@@ -13,9 +13,23 @@ pub(super) struct Session {
     pub(super) public_id: u64,
     pub(super) rooms: SmallVec<[Entry; 1]>,
     pub(super) device: Option<Box<str>>,
+    /// Requests without an answer, whatever shard they went to.
+    pub(super) unanswered: u32,
+    /// The client has said that it goes; it goes when everything it asked is answered.
+    pub(super) leaving: Leaving,
     bad_objects: u8,
     /// When the first of them came, milliseconds of the monotonic clock.
     bad_since_ms: u64,
+}
+
+/// How a client has said that it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    /// With `bye`, which is answered.
+    Bye,
+    /// By closing its side.
+    EndOfStream,
 }
 
 /// A room in a session's list: from the first join to the last answer.
@@ -41,7 +55,17 @@ impl Entry {
 
 impl Session {
     pub(super) fn new(id: SessionId, user: Key, device: Option<Box<str>>) -> Self {
-        Self { id, user, public_id: 0, rooms: SmallVec::new(), device, bad_objects: 0, bad_since_ms: 0 }
+        Self {
+            id,
+            user,
+            public_id: 0,
+            rooms: SmallVec::new(),
+            device,
+            unanswered: 0,
+            leaving: Leaving::No,
+            bad_objects: 0,
+            bad_since_ms: 0,
+        }
     }
 
     pub(super) fn entry_of(&self, place: Key) -> Option<usize> {

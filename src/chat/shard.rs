@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::effect::{Effect, Effects, Envelope, Origin, Parcel};
 use super::named::NamedSlab;
 use super::room::{Home, Place};
-use super::session::Session;
+use super::session::{Leaving, Session};
 use super::users::Users;
 use crate::ids::{Epoch, Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
 use crate::memory::parallel::Parallel;
@@ -128,6 +128,8 @@ pub struct Shard {
 
 /// Bytes of the piece that payloads are cut from. A payload keeps its whole piece alive: larger saves allocations, smaller saves memory under slow readers.
 const ARENA_BYTES: usize = 8 * 1024;
+/// Room for any object without a body; the encoder reserves as much.
+const SMALL_OBJECT_BYTES: usize = 512;
 /// An append nobody waits for is forgotten after this many deadlines.
 const LOG_DEADLINES_MAX: u64 = 12;
 
@@ -159,6 +161,11 @@ impl Shard {
         self.home(self.hash(user))
     }
 
+    /// The keyed hash under which the directory knows a user.
+    pub fn hash_of_user(&self, user: &str) -> u64 {
+        self.hash(user)
+    }
+
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -182,7 +189,7 @@ impl Shard {
 
     /// A session's request. [`Flow::Blocked`] changes nothing.
     pub fn handle_request(&mut self, now: Now, session: SessionId, request: &Request<'_>, out: &mut Effects) -> Flow {
-        if self.session(session).is_none() {
+        if self.session(session).is_none_or(|state| state.leaving != Leaving::No) {
             return Flow::Next;
         }
         let flow = match request {
@@ -199,7 +206,7 @@ impl Shard {
             }
             Request::Pong => Flow::Next,
             Request::Bye => {
-                out.push(Effect::Close { session, reason: Reason::Bye, message: None });
+                self.leave_soon(session, Leaving::Bye, out);
                 Flow::Next
             }
         };
@@ -218,9 +225,55 @@ impl Shard {
         self.refuse(session, refusal, out);
     }
 
+    /// The client has closed its side of the stream.
+    pub fn handle_end_of_stream(&mut self, session: SessionId, out: &mut Effects) {
+        self.leave_soon(session, Leaving::EndOfStream, out);
+    }
+
+    /// The session goes as soon as everything it asked is answered; every answer has a deadline.
+    fn leave_soon(&mut self, session: SessionId, leaving: Leaving, out: &mut Effects) {
+        let Some(state) = self.session_mut(session) else { return };
+        if state.leaving == Leaving::No {
+            state.leaving = leaving;
+        }
+        self.leave_if_answered(session, out);
+    }
+
+    fn leave_if_answered(&mut self, session: SessionId, out: &mut Effects) {
+        let Some(state) = self.session(session).filter(|state| state.unanswered == 0) else { return };
+        match state.leaving {
+            Leaving::No => {}
+            Leaving::Bye => out.push(Effect::Close { session, reason: Reason::Bye, message: None }),
+            Leaving::EndOfStream => out.push(Effect::HangUp { session }),
+        }
+    }
+
+    /// A request of this shard's session, posted to a room's home.
+    pub(super) fn ask(&mut self, session: SessionId, home: ShardId, request: Envelope, out: &mut Effects) {
+        self.session_mut(session).expect("checked by the caller").unanswered += 1;
+        self.post(home, request, out);
+    }
+
+    /// One of the session's requests is answered; `payload` is the answer.
+    pub(super) fn take_answer(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
+        let Some(state) = self.session_mut(session) else {
+            self.counts.stale += 1;
+            return;
+        };
+        state.unanswered = state.unanswered.checked_sub(1).expect("every answer belongs to one request");
+        out.queue(session, payload);
+    }
+
+    /// A request that could not be taken for too long.
+    pub fn handle_overload(&mut self, session: SessionId, refusal: &Refusal, out: &mut Effects) {
+        if self.session(session).is_some() {
+            self.refuse(session, refusal, out);
+        }
+    }
+
     /// An envelope of another shard, in the order of its queue.
     pub fn handle_envelope(&mut self, now: Now, from: ShardId, envelope: Envelope, out: &mut Effects) {
-        if envelope.is_answer() {
+        if envelope.answers().is_some() {
             let peer = &mut self.peers[from.index()];
             peer.unanswered = peer.unanswered.checked_sub(1).expect("every answer belongs to one request");
         }
@@ -276,13 +329,21 @@ impl Shard {
     }
 
     fn dispatch(&mut self, now: Now, envelope: Envelope, out: &mut Effects) {
+        let answered = envelope.answers();
+        self.dispatch_to_side(now, envelope, out);
+        if let Some(session) = answered {
+            self.leave_if_answered(session, out);
+        }
+    }
+
+    fn dispatch_to_side(&mut self, now: Now, envelope: Envelope, out: &mut Effects) {
         match envelope {
             Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Gone { .. } | Envelope::Publish { .. } | Envelope::Who { .. } => {
                 self.handle_home_request(now, envelope, out)
             }
             Envelope::Joined { session, place, watch, payload } => self.joined(session, place, watch, payload, out),
             Envelope::Left { session, place, payload } => self.left(session, place, payload, out),
-            Envelope::Answer { session, payload } => self.answered(session, payload, out),
+            Envelope::Answer { session, payload } => self.take_answer(session, payload, out),
             Envelope::Deliver { place, payload, except } => self.deliver(place, payload, except, out),
             Envelope::Inbox { user, payload } => self.deliver_inbox(user, payload, out),
             Envelope::Member { place, payload } => self.member_event(place, payload, out),
@@ -388,7 +449,7 @@ pub(super) fn pack(arena: &mut BytesMut, object: &Outgoing<'_>) -> Bytes {
     if let Outgoing::Message { room, from, body, .. } = object {
         make_room(arena, encode::message_bytes_max(room, from, body));
     } else {
-        make_room(arena, 256);
+        make_room(arena, SMALL_OBJECT_BYTES);
     }
     encode::frame(object, arena);
     arena.split().freeze()

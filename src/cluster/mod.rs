@@ -1,1 +1,3 @@
-//! x
+//! Between servers: the log, where order comes from.
+
+pub mod log;

@@ -17,23 +17,25 @@ pub fn print(settings: &Settings) -> String {
     let mut out = String::from("# ringroom: every setting. Flags of `ringroom serve` win over this file.\n");
     for (section, about) in SECTIONS {
         let _ = write!(out, "\n# {about}\n[{section}]\n");
-        for spec in KEYS.iter().filter(|spec| spec.section == section) {
+        for (i, spec) in KEYS.iter().filter(|spec| spec.section == section).enumerate() {
+            out.push_str(if i == 0 { "" } else { "\n" });
             let default = (spec.slot)(&mut default).print();
             let slot = (spec.slot)(&mut now);
-            comment(&mut out, &about_key(spec, &default, slot.allowed()));
-            let _ = writeln!(out, "{} = {}\n", spec.name, slot.print());
+            comment(&mut out, spec.meaning);
+            comment(&mut out, &bounds(spec, &default, slot.allowed()));
+            let _ = writeln!(out, "{} = {}", spec.name, slot.print());
         }
     }
     out
 }
 
-fn about_key(spec: &KeySpec, default: &str, allowed: Option<String>) -> String {
-    let mut text = format!("{} Default: {default}.", spec.meaning);
+fn bounds(spec: &KeySpec, default: &str, allowed: Option<String>) -> String {
+    let mut text = format!("Default: {default}.");
     if let Some(allowed) = allowed {
         let _ = write!(text, " Allowed: {allowed}.");
     }
-    if !spec.raising.is_empty() {
-        let _ = write!(text, " Raising it: {}", spec.raising);
+    if !spec.cost.is_empty() {
+        let _ = write!(text, " Cost of more: {}", spec.cost);
     }
     text
 }

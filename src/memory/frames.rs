@@ -225,16 +225,17 @@ impl FrameStore {
     /// Copies the frames one behind the other into a pooled buffer, which becomes a frame with a count of one (the caller's).
     /// `None` when the pool is used up, the store is full, or the sum is over [`SEND_BYTES_MAX`]. The frames' own counts stay as they are.
     pub fn gather(&mut self, frames: &[FrameId]) -> Option<FrameId> {
-        let mut sum = 0;
-        for &frame in frames {
-            sum += self.bytes(frame).len();
-        }
-        if sum > SEND_BYTES_MAX || self.is_full() {
+        if self.is_full() {
             return None;
         }
         let mut buffer = self.gathers.take()?;
         for &frame in frames {
-            buffer.extend_from_slice(self.bytes(frame));
+            let bytes = self.bytes(frame);
+            if buffer.len() + bytes.len() > SEND_BYTES_MAX {
+                self.gathers.put(buffer);
+                return None;
+            }
+            buffer.extend_from_slice(bytes);
         }
         Some(self.occupy(Payload::Gathered(buffer)))
     }

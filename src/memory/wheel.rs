@@ -170,11 +170,9 @@ impl Wheel {
         for step in 0..=words {
             let word = (start as usize / 64 + step) % words;
             let mut bits = self.filled[word];
-            // The first word is looked at twice: from the start on, and at the end of the round up to the start.
+            // The first word is looked at twice: from the start on, and at the end of the round, when only what is before the start is left.
             if step == 0 {
                 bits &= u64::MAX << (start % 64);
-            } else if step == words {
-                bits &= !(u64::MAX << (start % 64));
             }
             if bits != 0 {
                 let bucket = word as u64 * 64 + u64::from(bits.trailing_zeros());

@@ -35,6 +35,37 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of the enum.
+    pub const ALL: [Reason; Reason::Version as usize + 1] = [
+        Reason::Bye,
+        Reason::Malformed,
+        Reason::BadField,
+        Reason::UnknownType,
+        Reason::ProtocolError,
+        Reason::BadFrame,
+        Reason::HelloFirst,
+        Reason::BadToken,
+        Reason::TokenExpired,
+        Reason::Forbidden,
+        Reason::NotJoined,
+        Reason::HandshakeTimeout,
+        Reason::FrameTimeout,
+        Reason::Idle,
+        Reason::Replaced,
+        Reason::Kicked,
+        Reason::FrameTooLarge,
+        Reason::BodyTooLarge,
+        Reason::RateLimited,
+        Reason::TooManyRooms,
+        Reason::TooManySessions,
+        Reason::SlowConsumer,
+        Reason::Internal,
+        Reason::Overloaded,
+        Reason::Draining,
+        Reason::LogUnavailable,
+        Reason::Version,
+    ];
+
     /// The wire's number.
     pub fn code(self) -> u16 {
         match self {

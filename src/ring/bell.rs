@@ -4,14 +4,18 @@
 //! from ring to ring, riding its own next enter (where the kernel does that fast), else, like everybody else, by a write to the eventfd. Ringing says
 //! "look", never what at; it is never lost (the eventfd's count stays) and may come too often.
 //!
+//! A shard that sleeps in glommio (`park.rs`) has a second eventfd, which its ring signals; whoever writes the first one to a parked shard writes the second
+//! too. The way round, bell eventfd -> poll in the ring -> signal of the second, can't be relied on: a signal from within an eventfd's write is handed
+//! to RCU, milliseconds late, and the kernel (6.18, io_uring/eventfd.c) does that once in a ring's life and then never again.
+//!
 //! The ring is held as a duplicate, so its number can't come to mean another file while a message to it is queued. A ring that has ended leaves its mark,
 //! and is rung by eventfd from then on, so that nothing piles up in a queue that nobody reads.
 #![allow(unsafe_code, reason = "eventfd(2), and borrowing the ring's descriptor, which the io-uring crate gives as a number")]
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use crate::ids::ShardId;
@@ -24,27 +28,45 @@ pub struct Bells {
 
 #[derive(Debug)]
 struct Bell {
+    /// Polled by the shard's ring.
     eventfd: File,
+    /// Read by glommio while the shard is parked.
+    park: File,
+    /// The shard sleeps in glommio, or is about to, and nobody has woken it since.
+    parked: AtomicBool,
     ring: OnceLock<OwnedFd>,
     /// True while `ring` is there and reaped.
     ring_lives: AtomicBool,
 }
 
 impl Bells {
-    /// Bells for shards `0 .. shards`: one descriptor each, two once its ring is made.
+    /// Bells for shards `0 .. shards`: two descriptors each, three once its ring is made.
     pub fn new(shards: usize) -> io::Result<Arc<Self>> {
         let bell = |_| -> io::Result<Bell> {
-            // Never read, and so never near the count at which a write would block; non-blocking all the same, since a shard writes it.
-            Ok(Bell { eventfd: eventfd(libc::EFD_NONBLOCK)?.into(), ring: OnceLock::new(), ring_lives: AtomicBool::new(false) })
+            Ok(Bell {
+                // Never read; non-blocking, so that no writer can hang on its count, far as that limit is.
+                eventfd: eventfd(libc::EFD_NONBLOCK)?.into(),
+                // Blocking, because io_uring answers EAGAIN to a read of a non-blocking one instead of waiting.
+                park: eventfd(0)?.into(),
+                parked: AtomicBool::new(false),
+                ring: OnceLock::new(),
+                ring_lives: AtomicBool::new(false),
+            })
         };
         let shards = (0..shards).map(bell).collect::<io::Result<Box<[Bell]>>>()?;
         Ok(Arc::new(Self { shards }))
     }
 
-    /// Wakes the shard's wait, or its next one. From any thread; one system call. A shard that does not exist is a bug of the caller.
+    /// Wakes the shard's wait, or its next one. From any thread; one system call, two if the shard is parked. A shard that does not exist is a bug of
+    /// the caller.
     pub fn wake(&self, shard: ShardId) {
-        let written = (&self.shards[shard.index()].eventfd).write(&1_u64.to_ne_bytes());
-        debug_assert!(matches!(written, Ok(8)), "an eventfd takes every count below 2^64 - 1: {written:?}");
+        let bell = &self.shards[shard.index()];
+        add_one(&bell.eventfd);
+        // With the fence in `park`: either this side sees `parked`, or the shard's look at its ring, which follows, sees the eventfd's poll.
+        fence(Ordering::SeqCst);
+        if bell.parked.load(Ordering::Relaxed) && bell.parked.swap(false, Ordering::Relaxed) {
+            add_one(&bell.park);
+        }
     }
 
     /// Shards with a bell.
@@ -54,6 +76,20 @@ impl Bells {
 
     pub(super) fn eventfd(&self, shard: ShardId) -> RawFd {
         self.shards[shard.index()].eventfd.as_raw_fd()
+    }
+
+    pub(super) fn park_eventfd(&self, shard: ShardId) -> BorrowedFd<'_> {
+        self.shards[shard.index()].park.as_fd()
+    }
+
+    /// From now on [`Bells::wake`] signals the park's eventfd too. What came before is to be looked for afterwards.
+    pub(super) fn park(&self, shard: ShardId) {
+        self.shards[shard.index()].parked.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(super) fn unpark(&self, shard: ShardId) {
+        self.shards[shard.index()].parked.store(false, Ordering::Relaxed);
     }
 
     /// The shard's ring, while it is reaped. The number stays that ring's as long as `self`.
@@ -78,8 +114,13 @@ impl Bells {
     }
 }
 
+fn add_one(mut eventfd: &File) {
+    let written = eventfd.write(&1_u64.to_ne_bytes());
+    debug_assert!(matches!(written, Ok(8)), "an eventfd takes every count below 2^64 - 1: {written:?}");
+}
+
 /// A new eventfd, closed on exec.
-pub(super) fn eventfd(flags: i32) -> io::Result<OwnedFd> {
+fn eventfd(flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: makes a descriptor, touches no memory.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | flags) };
     if fd < 0 {

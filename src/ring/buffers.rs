@@ -126,11 +126,11 @@ impl BufferRing {
         let len = u32::try_from(RECEIVE_BUFFER_BYTES).expect("a buffer is far below 4 GiB");
         // SAFETY: inside the mapping, aligned (16-byte entries from a page boundary); the kernel reads no entry at or past the shared tail, and there
         // are never more than `entries` buffers in the ring (`out` admits each id once), so this place is not in use.
-        unsafe { (&raw mut (*descriptor).address).write(buffer.as_ptr() as u64) };
+        unsafe { (*descriptor).address = buffer.as_ptr() as u64 };
         // SAFETY: as above.
-        unsafe { (&raw mut (*descriptor).len).write(len) };
+        unsafe { (*descriptor).len = len };
         // SAFETY: as above; `tail`, the field behind, is left alone.
-        unsafe { (&raw mut (*descriptor).id).write(id) };
+        unsafe { (*descriptor).id = id };
         self.tail = self.tail.wrapping_add(1);
         self.unpublished += 1;
     }

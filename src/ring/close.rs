@@ -48,6 +48,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if self.published {
             self.bells.retire(self.shard);
+            self.end_park();
         }
         let ended = self.end_all();
         let forgotten = self.uring.submitter().unregister_buf_ring(op::BUFFER_GROUP);

@@ -9,38 +9,35 @@
 #![allow(unsafe_code, reason = "glommio takes a foreign descriptor only as a number")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 
 use glommio::io::BufferedFile;
 use io_uring::IoUring;
 use io_uring::types::Timespec;
 
 use super::real::{For, Ring, timespec};
-use super::{Errno, Full, Io, Wait, bell, op};
+use super::{Errno, Full, Io, Wait, op};
 
-/// The ring's side of parking.
-#[derive(Debug)]
-pub(super) struct Park {
-    eventfd: OwnedFd,
+/// The timer that ends a park.
+#[derive(Debug, Default)]
+pub(super) struct Timer {
     /// The kernel copies it when it takes the entry, which may be an enter later: hence a place of its own.
     time: Box<Timespec>,
     /// When the timer in flight will end.
-    timer_ns: Option<u64>,
+    at_ns: Option<u64>,
 }
 
-impl Park {
-    /// Registers a silenced eventfd with the ring.
-    pub(super) fn new(uring: &IoUring) -> io::Result<Self> {
-        let eventfd = bell::eventfd(0)?;
-        uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
-        // SAFETY: no other view of the completion queue lives: the ring is new, and this one ends with the statement.
-        unsafe { uring.completion_shared() }.disable_eventfd();
-        Ok(Self { eventfd, time: Box::default(), timer_ns: None })
+impl Timer {
+    pub(super) fn ended(&mut self) {
+        self.at_ns = None;
     }
+}
 
-    pub(super) fn timer_ended(&mut self) {
-        self.timer_ns = None;
-    }
+/// Registers the shard's park eventfd with a new ring, silenced.
+pub(super) fn register(uring: &mut IoUring, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+    uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
+    uring.completion().disable_eventfd();
+    Ok(())
 }
 
 impl Ring {
@@ -52,6 +49,7 @@ impl Ring {
         if self.has_completions() || self.set_timer(until_ns) == Err(Full) {
             return Ok(false);
         }
+        self.bells.park(self.shard);
         self.uring.completion().enable_eventfd();
         let entered = self.call(None);
         // The kernel signals when its list of deferred work gets its first item. The enter has emptied the list after the eventfd was enabled, so
@@ -62,32 +60,29 @@ impl Ring {
         entered.map(|()| !self.has_completions() && !self.pending())
     }
 
-    /// The eventfd that becomes readable when the ring has something. The ring keeps it; who closes descriptors on drop needs a duplicate.
+    /// The eventfd that becomes readable when the ring has something or a bell is rung. The bells keep it; who closes descriptors on drop needs a
+    /// duplicate.
     pub fn park_fd(&self) -> RawFd {
-        self.park.eventfd.as_raw_fd()
-    }
-
-    /// [`Ring::park_fd`], borrowed.
-    pub fn park_eventfd(&self) -> BorrowedFd<'_> {
-        self.park.eventfd.as_fd()
+        self.bells.park_eventfd(self.shard).as_raw_fd()
     }
 
     /// Awake again: completions make no signal.
     pub fn end_park(&mut self) {
         self.uring.completion().disable_eventfd();
+        self.bells.unpark(self.shard);
     }
 
     fn set_timer(&mut self, until_ns: u64) -> Result<(), Full> {
-        if self.park.timer_ns == Some(until_ns) {
+        if self.timer.at_ns == Some(until_ns) {
             return Ok(());
         }
-        *self.park.time = timespec(until_ns);
-        let at = &raw const *self.park.time;
-        match self.park.timer_ns {
+        *self.timer.time = timespec(until_ns);
+        let at = &raw const *self.timer.time;
+        match self.timer.at_ns {
             Some(_) => self.push(&op::timer_move(at), For::Ourselves)?,
             None => self.start(&op::timer(at), For::Ourselves)?,
         }
-        self.park.timer_ns = Some(until_ns);
+        self.timer.at_ns = Some(until_ns);
         Ok(())
     }
 }
@@ -101,7 +96,7 @@ pub struct ParkFile {
 impl ParkFile {
     /// To be called inside the executor that runs the driver.
     pub fn new(ring: &Ring) -> io::Result<Self> {
-        let duplicate = ring.park_eventfd().try_clone_to_owned()?;
+        let duplicate = ring.bells.park_eventfd(ring.shard).try_clone_to_owned()?;
         // SAFETY: the duplicate is ours alone, given away here; the file closes it.
         Ok(Self { file: unsafe { BufferedFile::from_raw_fd(duplicate.into_raw_fd()) } })
     }

@@ -19,7 +19,7 @@ use super::bell::Bells;
 use super::buffers::BufferRing;
 use super::loans::Loans;
 use super::op::{self, Answer, Tag};
-use super::park::Park;
+use super::park::Timer;
 use super::probe::Features;
 use super::setup::RingSetup;
 use super::syscall::{self, Enter, Handle};
@@ -58,7 +58,7 @@ pub struct Ring {
     pub(super) bells: Arc<Bells>,
     pub(super) shard: ShardId,
     pub(super) features: Features,
-    pub(super) park: Park,
+    pub(super) timer: Timer,
     /// Our bell knows this ring.
     pub(super) published: bool,
     /// The multishot poll on our eventfd is in flight.
@@ -95,7 +95,6 @@ pub(super) struct Parts {
     pub(super) uring: IoUring,
     pub(super) handle: Handle,
     pub(super) buffers: BufferRing,
-    pub(super) park: Park,
 }
 
 /// Whose a submission is: ours may use the entries kept back for it.
@@ -116,7 +115,7 @@ impl Ring {
             bells: setup.bells,
             shard: setup.shard,
             features: setup.features,
-            park: parts.park,
+            timer: Timer::default(),
             published: false,
             bell_armed: false,
             in_flight: 0,
@@ -136,8 +135,8 @@ impl Ring {
     /// Completions are waiting to be reaped, or an enter without waiting would bring some.
     pub fn has_completions(&self) -> bool {
         // SAFETY: no other view of the completion queue lives: all are temporaries within one statement, and `Ring` is not Sync (its loans hold pointers).
-        let some = unsafe { self.uring.completion_shared() }.len() != 0;
-        some || self.kernel_asks()
+        let none = unsafe { self.uring.completion_shared() }.is_empty();
+        !none || self.kernel_asks()
     }
 
     /// Deferred work or overflowed completions wait for an enter.
@@ -164,7 +163,7 @@ impl Ring {
             return Err(Full);
         }
         // SAFETY: what the entry names outlives the operation: receive buffers are the group's, kept until it is unregistered (Ring::drop); a send's bytes
-        // are a loan, kept in `loans` until its completion and in place by the frame store until given back; the timer's time is boxed in `park`;
+        // are a loan, kept in `loans` until its completion and in place by the frame store until given back; the timer's time is boxed in `timer`;
         // descriptors are looked up when the entry is taken and then held by the kernel.
         unsafe { queue.push(entry) }.expect("room was checked");
         Ok(())
@@ -240,7 +239,7 @@ impl Ring {
                 None
             }
             Tag::Timer => {
-                self.park.timer_ended();
+                self.timer.ended();
                 None
             }
             Tag::Quiet => None,

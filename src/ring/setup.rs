@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Errno;
 use super::bell::{self, Bells};
 use super::buffers::{BUFFERS_MAX, BufferRing};
-use super::park::Park;
+use super::park;
 use super::probe::{self, Features};
 use super::real::Ring;
 use super::syscall;
@@ -89,14 +89,14 @@ impl Ring {
         check(&setup)?;
         let kernel = |step| move |error: io::Error| RingError::Kernel { step, errno: Errno::of(&error) };
         let buffers = BufferRing::new(setup.buffers).map_err(kernel("memory for receive buffers"))?;
-        let uring = probe::build(setup.features, setup.entries).map_err(kernel("io_uring_setup"))?;
-        let park = Park::new(&uring).map_err(kernel("eventfd for parking"))?;
+        let mut uring = probe::build(setup.features, setup.entries).map_err(kernel("io_uring_setup"))?;
+        park::register(&mut uring, setup.bells.park_eventfd(setup.shard)).map_err(kernel("registering the eventfd for parking"))?;
         buffers.register(&uring.submitter()).map_err(kernel("registering the receive buffers"))?;
         // The registration only saves a look-up: without it (a thread has 16) the descriptor does.
         let fd = uring.as_raw_fd();
         let handle = syscall::register(fd).unwrap_or(syscall::Handle::Descriptor(fd));
         // From here on the ring's Drop undoes everything, also when the bell refuses.
-        let mut ring = Self::assemble(setup, super::real::Parts { uring, handle, buffers, park });
+        let mut ring = Self::assemble(setup, super::real::Parts { uring, handle, buffers });
         let known = bell::duplicate(&ring.uring.0).map_err(kernel("duplicating the ring's descriptor"))?;
         ring.published = ring.bells.publish(ring.shard, known);
         if ring.published { Ok(ring) } else { Err(RingError::Shard(ring.shard)) }

@@ -1,0 +1,163 @@
+//! New connections: multishot accepts, back-off when descriptors run out, a `bye` for those that find no place.
+
+use std::sync::atomic::Ordering;
+
+use super::Reactor;
+use super::connection::Connection;
+use super::core::{Core, Drain};
+use super::counters::Ended;
+use super::effects::Ending;
+use crate::ids::Key;
+use crate::mesh::Move;
+use crate::protocol::error::Reason;
+use crate::ring::{Errno, Io, ListenerId};
+
+/// After a failed accept: the first pause and the longest, milliseconds. Never none: EMFILE would otherwise spin.
+const BACKOFF_MS: u64 = 20;
+const BACKOFF_MS_MAX: u64 = 1_000;
+/// A client that is turned away may come back after this.
+const SHED_RETRY_MS: u64 = 1_000;
+
+/// One listener's accept.
+#[derive(Debug)]
+pub(super) struct Accept {
+    id: ListenerId,
+    state: AcceptState,
+    backoff_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AcceptState {
+    /// To be armed at this time, milliseconds of the monotonic clock.
+    Idle {
+        at_ms: u64,
+    },
+    Armed,
+    /// No more connections are wanted.
+    Cancelling,
+    Off,
+}
+
+impl Accept {
+    pub(super) fn new(id: u8) -> Self {
+        Self { id: ListenerId(id), state: AcceptState::Idle { at_ms: 0 }, backoff_ms: BACKOFF_MS }
+    }
+
+    pub(super) fn descriptor_came_back(&mut self) {
+        if let AcceptState::Idle { at_ms } = &mut self.state {
+            *at_ms = 0;
+        }
+    }
+
+    /// When the accept wants to be armed.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        match self.state {
+            AcceptState::Idle { at_ms } => Some(at_ms),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.state == AcceptState::Off
+    }
+}
+
+impl<I: Io> Reactor<I> {
+    /// Arms what is due; while draining, ends what is armed.
+    pub(super) fn submit_accepts(&mut self) {
+        let now_ms = self.core.now_ms();
+        let wanted = self.core.drain == Drain::No;
+        for accept in &mut self.accepts {
+            match accept.state {
+                AcceptState::Idle { .. } if !wanted => accept.state = AcceptState::Off,
+                AcceptState::Idle { at_ms } if at_ms <= now_ms => {
+                    if self.io.accept(accept.id).is_ok() {
+                        accept.state = AcceptState::Armed;
+                    }
+                }
+                AcceptState::Armed if !wanted => {
+                    if self.io.cancel_accept(accept.id).is_ok() {
+                        accept.state = AcceptState::Cancelling;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn accepted(&mut self, listener: ListenerId, result: Result<I::Socket, Errno>, more: bool) {
+        let now_ms = self.core.now_ms();
+        let accept = &mut self.accepts[usize::from(listener.0)];
+        let ended = !more;
+        if ended {
+            let off = accept.state == AcceptState::Cancelling;
+            accept.state = if off { AcceptState::Off } else { AcceptState::Idle { at_ms: now_ms } };
+        }
+        match result {
+            Ok(socket) => {
+                accept.backoff_ms = BACKOFF_MS;
+                self.core.take_in(socket);
+            }
+            Err(_) if accept.is_off() => {}
+            Err(errno) => {
+                self.core.counters.accept_errors.add(1);
+                if accept.backoff_ms == BACKOFF_MS {
+                    log::warn!("accept failed with errno {}: trying again, at the latest in a second", errno.0);
+                }
+                if ended {
+                    accept.state = AcceptState::Idle { at_ms: now_ms + accept.backoff_ms };
+                }
+                accept.backoff_ms = (accept.backoff_ms * 2).min(BACKOFF_MS_MAX);
+            }
+        }
+    }
+}
+
+impl<S> Core<S> {
+    /// A connection was accepted: it has the time of a handshake, or none if there is no place for it.
+    fn take_in(&mut self, socket: S) {
+        self.counters.accepted.add(1);
+        let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let room = before < self.connections_max && self.connections.len() < self.settings.limits.connections_per_shard_max;
+        let Some(key) = self.place(socket) else { return };
+        if !room {
+            self.shed(key, Reason::Overloaded);
+        } else if self.drain != Drain::No {
+            self.shed(key, Reason::Draining);
+        }
+    }
+
+    fn place(&mut self, socket: S) -> Option<Key> {
+        let now_ms = self.now_ms();
+        let deadline_ms = now_ms + self.settings.limits.handshake_ms;
+        let Ok(key) = self.connections.insert(Connection::new(socket, now_ms, deadline_ms)) else {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.count_end(Ended::NoPlace);
+            return None;
+        };
+        self.check_no_later(key, deadline_ms);
+        self.want_rearm(key);
+        Some(key)
+    }
+
+    fn shed(&mut self, key: Key, reason: Reason) {
+        let ending = Ending { retry_after_ms: Some(SHED_RETRY_MS), ..Ending::said(reason, None) };
+        self.end_and_settle(key, ending);
+    }
+
+    /// A socket has moved here, to its user's home shard.
+    pub(super) fn moved_in(&mut self, moved: Move<S>) {
+        let Some(key) = self.place(moved.socket) else { return };
+        if self.drain != Drain::No {
+            return self.shed(key, Reason::Draining);
+        }
+        self.log_in(key, moved.login);
+        self.bytes_in_behind_hello(key, &moved.unread);
+    }
+
+    fn bytes_in_behind_hello(&mut self, key: Key, unread: &[u8]) {
+        if !unread.is_empty() {
+            self.bytes_in(key, unread);
+        }
+    }
+}

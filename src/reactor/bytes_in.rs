@@ -1,0 +1,348 @@
+//! Bytes from a client: cut into frames where they lie, decoded, handed to the rules. Only an incomplete tail is copied.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::connection::Phase;
+use super::core::Core;
+use super::counters::Ended;
+use super::effects::Ending;
+use crate::chat::{Flow, Login};
+use crate::ids::{Key, SessionRef};
+use crate::limits::{FRAME_BYTES_BEFORE_WELCOME_MAX, FRAME_BYTES_MAX, LINGER_BYTES_MAX};
+use crate::mesh::directory::Registered;
+use crate::mesh::{Envelope, Move};
+use crate::protocol::error::{Reason, Refusal};
+use crate::protocol::frame::{Cut, Transport, cut, transport};
+use crate::protocol::message::{Request, decode};
+
+/// Bytes a session may have unread: one frame and what a multishot receive can bring before its cancel takes effect.
+const UNREAD_BYTES_MAX: usize = 512 * 1024;
+/// Unread buffers kept for the next session, and how large one may be to be kept.
+const SPARE_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 8 * 1024;
+
+const _: () = assert!(UNREAD_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
+const _: () = assert!(LINGER_BYTES_MAX <= u32::MAX as usize);
+
+/// What became of the bytes given to the parser.
+enum Parsed {
+    /// This many are judged; the rest is incomplete or must wait.
+    Used(usize),
+    /// The connection is no longer here: ended, or on its way to another shard.
+    Over,
+}
+
+impl<S> Core<S> {
+    /// Bytes have come in.
+    pub(super) fn bytes_in(&mut self, key: Key, bytes: &[u8]) {
+        let now_ms = self.now_ms();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.read_ms = now_ms;
+        connection.pinged = false;
+        self.counters.bytes_in.add(bytes.len() as u64);
+        match connection.phase {
+            Phase::Handshake | Phase::Open => {}
+            Phase::Closing | Phase::Lingering | Phase::Joining => {
+                let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                connection.discarded = connection.discarded.saturating_add(count);
+                if connection.discarded as usize >= LINGER_BYTES_MAX {
+                    self.want_rearm(key);
+                }
+                return;
+            }
+        }
+        if connection.unread.is_empty() {
+            let parsed = self.parse(key, bytes);
+            if let Parsed::Used(used) = parsed {
+                self.keep_unread(key, &bytes[used..]);
+            }
+        } else {
+            self.keep_unread(key, bytes);
+            self.parse_unread(key);
+        }
+    }
+
+    /// Judges what was kept.
+    pub(super) fn parse_unread(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let unread = std::mem::take(&mut connection.unread);
+        self.unread_bytes -= unread.len();
+        let parsed = self.parse(key, &unread);
+        let Parsed::Used(used) = parsed else {
+            return self.spare_buffer(unread);
+        };
+        if used == unread.len() {
+            return self.spare_buffer(unread);
+        }
+        let mut unread = unread;
+        unread.drain(..used);
+        self.unread_bytes += unread.len();
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.unread = unread;
+        }
+        self.start_waiting(key, used > 0);
+    }
+
+    fn keep_unread(&mut self, key: Key, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let over = connection.unread.len() + bytes.len() > UNREAD_BYTES_MAX;
+        if over || self.unread_bytes + bytes.len() > self.settings.queues.leftover_bytes_max {
+            let message = "too many bytes wait to be read";
+            return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some(message)));
+        }
+        let fresh = connection.unread.is_empty();
+        if fresh && let Some(spare) = self.spare.pop() {
+            connection.unread = spare;
+        }
+        connection.unread.extend_from_slice(bytes);
+        self.unread_bytes += bytes.len();
+        self.start_waiting(key, fresh);
+    }
+
+    /// A frame's first byte has come without its last: it must be whole in time.
+    fn start_waiting(&mut self, key: Key, fresh: bool) {
+        let now_ms = self.now_ms();
+        let frame_ms = self.settings.limits.frame_ms;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.blocked {
+            return;
+        }
+        if fresh || connection.waiting_ms == 0 {
+            connection.waiting_ms = now_ms;
+            self.check_no_later(key, now_ms + frame_ms);
+        }
+    }
+
+    pub(super) fn forget_unread(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.waiting_ms = 0;
+        let unread = std::mem::take(&mut connection.unread);
+        self.unread_bytes -= unread.len();
+        self.spare_buffer(unread);
+    }
+
+    fn spare_buffer(&mut self, mut unread: Vec<u8>) {
+        if unread.capacity() > 0 && unread.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_MAX {
+            unread.clear();
+            self.spare.push(unread);
+        }
+    }
+
+    fn parse(&mut self, key: Key, bytes: &[u8]) -> Parsed {
+        let mut used = 0;
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return Parsed::Over };
+            let max = match connection.phase {
+                Phase::Handshake => FRAME_BYTES_BEFORE_WELCOME_MAX,
+                Phase::Open => FRAME_BYTES_MAX,
+                _ => return Parsed::Over,
+            };
+            if connection.blocked {
+                return Parsed::Used(used);
+            }
+            match cut(&bytes[used..], max) {
+                Cut::Incomplete { .. } => return Parsed::Used(used),
+                Cut::Bad(error) => {
+                    self.bad_frame(key, &bytes[used..], error.reason());
+                    return Parsed::Over;
+                }
+                Cut::Frame { json, rest } => {
+                    connection.waiting_ms = 0;
+                    self.counters.frames_in.add(1);
+                    let next = bytes.len() - rest.len();
+                    if connection.phase == Phase::Handshake {
+                        return self.first_word(key, json, rest, next);
+                    }
+                    if self.object(key, json) == Flow::Next {
+                        used = next;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The stream can't be followed any further; before `hello` it may be another transport.
+    fn bad_frame(&mut self, key: Key, bytes: &[u8], reason: Reason) {
+        let first = self.connections.get(key).is_some_and(|c| c.phase == Phase::Handshake);
+        if first && matches!(transport(bytes), Transport::WebSocket | Transport::Tls) {
+            if !self.warned_transport {
+                self.warned_transport = true;
+                log::warn!(
+                    "{:?} on a port that speaks TCP frames only: closed; further ones are counted as other_transport",
+                    transport(bytes)
+                );
+            }
+            return self.end_and_settle(key, Ending::silent(Ended::OtherTransport));
+        }
+        self.end_and_settle(key, Ending::said(reason, None));
+    }
+
+    /// Judges one object of a session that is logged in.
+    fn object(&mut self, key: Key, json: &[u8]) -> Flow {
+        let flow = match self.decode(key, json) {
+            None => Flow::Next,
+            Some(Ok(request)) => self.chat.handle_request(self.now, key, &request, &mut self.effects),
+            Some(Err(refusal)) => {
+                self.chat.handle_bad_object(self.now, key, &refusal, &mut self.effects);
+                Flow::Next
+            }
+        };
+        self.settle();
+        if let Flow::Blocked(_) = flow {
+            self.block(key);
+        }
+        flow
+    }
+
+    /// Decoding is a pure function of a client's bytes: should it panic, that client's session ends and nobody else's.
+    fn decode<'a>(&mut self, key: Key, json: &'a [u8]) -> Option<Result<Request<'a>, Refusal>> {
+        let decoded = catch_unwind(AssertUnwindSafe(|| decode(json)));
+        if decoded.is_err() {
+            self.counters.decode_panics.add(1);
+            log::error!("decoding an object panicked: the session was ended; please report it");
+            self.end_and_settle(key, Ending::said(Reason::Internal, None));
+        }
+        decoded.ok()
+    }
+
+    /// The way to another shard is full: nothing more is read from the session until the request is taken.
+    fn block(&mut self, key: Key) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.blocked {
+            return;
+        }
+        connection.blocked = true;
+        connection.waiting_ms = now.mono_ms();
+        self.counters.blocked.add(1);
+        self.blocked.push_back(key);
+        self.stalls.schedule_no_later(key.slot, now.mono_ns + self.settings.limits.log_ms * 1_000_000);
+        self.want_rearm(key);
+    }
+
+    /// Offers blocked requests again, each once.
+    pub(super) fn retry_blocked(&mut self) {
+        for _ in 0..self.blocked.len() {
+            let Some(key) = self.blocked.pop_front() else { break };
+            self.unblock(key);
+        }
+    }
+
+    fn unblock(&mut self, key: Key) {
+        let now_ms = self.now_ms();
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.blocked) else { return };
+        connection.blocked = false;
+        let since_ms = std::mem::take(&mut connection.waiting_ms);
+        connection.read_ms = now_ms;
+        self.parse_unread(key);
+        match self.connections.get_mut(key) {
+            // Still the same request: its time runs from when it was first blocked.
+            Some(connection) if connection.blocked => connection.waiting_ms = since_ms,
+            _ => {
+                self.stalls.cancel(key.slot);
+                self.want_rearm(key);
+            }
+        }
+    }
+
+    /// A blocked request has waited too long: it is refused, what stands behind it goes on.
+    pub(super) fn refuse_blocked(&mut self, slot: u32) {
+        let Some(key) = self.connections.key_at(slot) else { return };
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.blocked && c.phase == Phase::Open) else { return };
+        let unread = std::mem::take(&mut connection.unread);
+        connection.blocked = false;
+        connection.waiting_ms = 0;
+        self.unread_bytes -= unread.len();
+        let Cut::Frame { json, rest } = cut(&unread, FRAME_BYTES_MAX) else {
+            unreachable!("a blocked request stands first in what is unread")
+        };
+        if let Some(Ok(request)) = self.decode(key, json) {
+            let refusal = Refusal { id: id_of(&request), reason: Reason::Overloaded, message: "the way to the room is full" };
+            self.chat.handle_overload(key, &refusal, &mut self.effects);
+            self.settle();
+        }
+        let rest = rest.to_vec();
+        self.keep_unread(key, &rest);
+        self.parse_unread(key);
+        self.want_rearm(key);
+    }
+
+    /// Before `welcome` only `hello` is read.
+    fn first_word(&mut self, key: Key, json: &[u8], rest: &[u8], next: usize) -> Parsed {
+        let hello = match self.decode(key, json) {
+            None => return Parsed::Over,
+            Some(Ok(Request::Hello(hello))) => Login::check(&hello),
+            Some(Err(refusal)) if says_hello(json) => Err((refusal.reason, refusal.message)),
+            Some(_) => Err((Reason::HelloFirst, "hello comes first")),
+        };
+        match hello {
+            Err((reason, message)) => {
+                self.end_and_settle(key, Ending::said(reason, Some(message)));
+                Parsed::Over
+            }
+            Ok(login) => {
+                let home = self.chat.home_of_user(login.user.as_str());
+                if home == self.shard {
+                    self.log_in(key, login);
+                    // What stands behind `hello` was waiting for `welcome`.
+                    return match self.parse(key, rest) {
+                        Parsed::Used(used) => Parsed::Used(next + used),
+                        Parsed::Over => Parsed::Over,
+                    };
+                }
+                let connection = self.take_out(key).expect("a handshake's connection is here");
+                self.counters.moved.add(1);
+                self.port.post(home, Envelope::Move(Box::new(Move { socket: connection.socket, login, unread: rest.to_vec() })));
+                Parsed::Over
+            }
+        }
+    }
+
+    /// The session lives here from now on.
+    pub(super) fn log_in(&mut self, key: Key, login: Login) {
+        let at = SessionRef { shard: self.shard, session: key };
+        let registered = Registered { at, user_hash: self.chat.hash_of_user(login.user.as_str()) };
+        let Some(public_id) = self.directory.insert(registered) else {
+            return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some("the session directory is full")));
+        };
+        let now_ms = self.now_ms();
+        let check_ms = now_ms + self.settings.limits.heartbeat_ms;
+        let connection = self.connections.get_mut(key).expect("found by the caller");
+        connection.phase = Phase::Open;
+        connection.public_id = public_id;
+        connection.read_ms = now_ms;
+        connection.check_ms = u64::MAX;
+        self.check_no_later(key, check_ms);
+        self.want_rearm(key);
+        self.counters.logins.add(1);
+        self.chat.handle_login(key, login, public_id, &mut self.effects);
+        self.settle();
+    }
+
+    pub(super) fn end_and_settle(&mut self, key: Key, ending: Ending) {
+        self.end(key, ending);
+        self.settle();
+    }
+}
+
+fn id_of(request: &Request<'_>) -> Option<crate::ids::RequestId> {
+    match request {
+        Request::Join(join) => join.id,
+        Request::Send(send) => send.id,
+        Request::Leave { id, .. } | Request::Presence { id, .. } | Request::History { id, .. } | Request::Ping { id } => *id,
+        Request::Hello(_) | Request::Pong | Request::Bye => None,
+    }
+}
+
+/// The object is a `hello`, whatever is wrong with the rest of it.
+fn says_hello(json: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_slice::<Kind<'_>>(json).is_ok_and(|kind| kind.kind == "hello")
+}

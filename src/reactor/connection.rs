@@ -1,0 +1,146 @@
+//! A connection's state: what is in flight, what waits, how far it is on its way from accept to release.
+
+use crate::memory::queue::Queue;
+use crate::reactor::counters::Ended;
+
+/// How far a connection is. It only moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepted; reads one frame at a time until `hello` is whole.
+    Handshake,
+    /// Logged in: the rules know the session.
+    Open,
+    /// Ended for the rules; what is queued goes out, what comes in is thrown away.
+    Closing,
+    /// All is sent and our side is shut down; reads and throws away until the client closes.
+    Lingering,
+    /// Nothing more is sent or read; waits until the kernel holds nothing.
+    Joining,
+}
+
+/// The receive of a connection. A receive is armed from `Idle` only: data completions still come after a cancel, and two receives on one
+/// stream would scramble it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receive {
+    /// The kernel holds no receive of this connection.
+    Idle,
+    Armed,
+    /// A cancel is on its way; the receive's own last completion makes it `Idle`.
+    Cancelling,
+}
+
+/// What an onlooker can tell apart, for checks and tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    Handshake,
+    Idle,
+    Sending,
+    /// Not reading: held, blocked or draining.
+    Paused,
+    Cancelling,
+    Starved,
+    Closing,
+    Lingering,
+    Joining,
+}
+
+/// Not in the directory.
+pub(super) const NO_PUBLIC_ID: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub(super) struct Connection<S> {
+    pub(super) socket: S,
+    pub(super) phase: Phase,
+    pub(super) receive: Receive,
+    /// A send is in flight, or waits in the reactor's retry list with its loan.
+    pub(super) sending: bool,
+    /// Stands in the list of sends to make; which one is said by `bulk`.
+    pub(super) dirty: bool,
+    pub(super) bulk: bool,
+    /// Stands in the list of receives to arm or cancel.
+    pub(super) rearm: bool,
+    /// Waits for buffers to come back.
+    pub(super) starved: bool,
+    /// The client has closed its side.
+    pub(super) eof: bool,
+    /// A `ping` went out and nothing was read since.
+    pub(super) pinged: bool,
+    /// A request waits for the way to another shard; it stands first in `unread`.
+    pub(super) blocked: bool,
+    /// Times the rules said hold and not yet release.
+    pub(super) holds: u16,
+    pub(super) queue: Queue,
+    /// Bytes queued and in flight.
+    pub(super) queued_bytes: u32,
+    /// Where the send in flight starts in its frame.
+    pub(super) send_start: u32,
+    /// Bytes thrown away since the end.
+    pub(super) discarded: u32,
+    /// Received and not yet judged: an incomplete frame, or what stands behind a blocked request.
+    pub(super) unread: Vec<u8>,
+    /// Milliseconds of the monotonic clock, all of them.
+    pub(super) read_ms: u64,
+    /// When a byte last went out, or the send in flight was made.
+    pub(super) progress_ms: u64,
+    /// When the incomplete frame's first byte came, or the request was blocked; 0 when neither.
+    pub(super) waiting_ms: u64,
+    /// Of the handshake, the flush or the lingering.
+    pub(super) deadline_ms: u64,
+    /// When the wheel looks at the connection next.
+    pub(super) check_ms: u64,
+    /// The session's key in the directory; [`NO_PUBLIC_ID`] before login.
+    pub(super) public_id: u64,
+    pub(super) ended: Ended,
+}
+
+impl<S> Connection<S> {
+    pub(super) fn new(socket: S, now_ms: u64, deadline_ms: u64) -> Self {
+        Self {
+            socket,
+            phase: Phase::Handshake,
+            receive: Receive::Idle,
+            sending: false,
+            dirty: false,
+            bulk: false,
+            rearm: false,
+            starved: false,
+            eof: false,
+            pinged: false,
+            blocked: false,
+            holds: 0,
+            queue: Queue::default(),
+            queued_bytes: 0,
+            send_start: 0,
+            discarded: 0,
+            unread: Vec::new(),
+            read_ms: now_ms,
+            progress_ms: now_ms,
+            waiting_ms: 0,
+            deadline_ms,
+            check_ms: u64::MAX,
+            public_id: NO_PUBLIC_ID,
+            ended: Ended::Stopped,
+        }
+    }
+
+    /// The kernel holds nothing of this connection.
+    pub(super) fn is_joined(&self) -> bool {
+        !self.sending && self.receive == Receive::Idle
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.phase {
+            Phase::Handshake => State::Handshake,
+            Phase::Closing => State::Closing,
+            Phase::Lingering => State::Lingering,
+            Phase::Joining => State::Joining,
+            Phase::Open if self.starved => State::Starved,
+            Phase::Open if self.receive == Receive::Cancelling => State::Cancelling,
+            Phase::Open if self.holds > 0 || self.blocked => State::Paused,
+            Phase::Open if self.sending => State::Sending,
+            Phase::Open => State::Idle,
+        }
+    }
+}
+
+const _: () = assert!(std::mem::size_of::<Connection<std::os::fd::OwnedFd>>() <= 192, "the hot half of a session");

@@ -1,0 +1,117 @@
+//! Every waiting state of a connection has a deadline; the wheel looks, this file judges.
+//!
+//! An entry is lazy: it stands at or before the earliest deadline, is compared when it expires and linked again, so that receiving a byte costs a
+//! store and no work on the wheel.
+
+use super::Reactor;
+use super::connection::Phase;
+use super::core::{Core, Drain};
+use super::effects::Ending;
+use crate::ids::Key;
+use crate::protocol::encode::{self, Outgoing};
+use crate::protocol::error::Reason;
+use crate::ring::Io;
+
+/// A connection whose operations were cut and have not ended is cut again after this.
+const CUT_AGAIN_MS: u64 = 1_000;
+
+/// What a look at a connection has found.
+enum Verdict {
+    /// Nothing yet; look again then (milliseconds of the monotonic clock).
+    Wait(u64),
+    End(Reason),
+    Ping,
+    /// The time for going out in order has passed.
+    Cut,
+}
+
+impl<I: Io> Reactor<I> {
+    /// Looks at the connections whose entries have expired, at most `budget` of each wheel; `true` when more are waiting.
+    pub(super) fn look_at_deadlines(&mut self, budget: usize) -> bool {
+        let now_ns = self.core.now.mono_ns;
+        let mut expired = std::mem::take(&mut self.expired);
+        let mut more = self.core.deadlines.advance(now_ns, budget, &mut expired);
+        for slot in expired.drain(..) {
+            if let Some(key) = self.core.connections.key_at(slot) {
+                self.look(key);
+            }
+        }
+        more |= self.core.stalls.advance(now_ns, budget, &mut expired);
+        for slot in expired.drain(..) {
+            self.core.refuse_blocked(slot);
+        }
+        self.expired = expired;
+        more
+    }
+
+    fn look(&mut self, key: Key) {
+        if let Some(connection) = self.core.connections.get_mut(key) {
+            connection.check_ms = u64::MAX;
+        }
+        match self.core.judge(key) {
+            Verdict::Wait(until_ms) => self.core.check_no_later(key, until_ms),
+            Verdict::End(reason) => self.core.end_and_settle(key, Ending::said(reason, None)),
+            Verdict::Ping => {
+                self.core.ping(key);
+                if let Verdict::Wait(until_ms) = self.core.judge(key) {
+                    self.core.check_no_later(key, until_ms);
+                }
+            }
+            Verdict::Cut => {
+                let now_ms = self.core.now_ms();
+                self.join(key);
+                let again = self.core.connections.get(key).is_some_and(|c| c.sending);
+                if again && !self.core.cut.contains(&key) {
+                    self.core.cut.push(key);
+                }
+                self.core.want_rearm(key);
+                self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
+            }
+        }
+    }
+}
+
+impl<S> Core<S> {
+    fn judge(&mut self, key: Key) -> Verdict {
+        let now_ms = self.now_ms();
+        let (limits, no_progress_ms) = (&self.settings.limits, self.settings.queues.no_progress_ms);
+        let reading = self.drain == Drain::No;
+        let Some(connection) = self.connections.get_mut(key) else { return Verdict::Wait(u64::MAX) };
+        match connection.phase {
+            Phase::Handshake if now_ms >= connection.deadline_ms => return Verdict::End(Reason::HandshakeTimeout),
+            Phase::Handshake => return Verdict::Wait(connection.deadline_ms),
+            Phase::Closing | Phase::Lingering if now_ms < connection.deadline_ms => return Verdict::Wait(connection.deadline_ms),
+            Phase::Closing | Phase::Lingering | Phase::Joining => return Verdict::Cut,
+            Phase::Open => {}
+        }
+        let paused = connection.holds > 0 || connection.blocked || connection.starved || !reading;
+        if paused {
+            // The clock stands still while the server itself is not reading.
+            connection.read_ms = now_ms;
+        }
+        let frame_ms = if connection.waiting_ms == 0 || paused { u64::MAX } else { connection.waiting_ms + limits.frame_ms };
+        let progress_ms = if connection.sending { connection.progress_ms + no_progress_ms } else { u64::MAX };
+        let ping_ms = if connection.pinged { u64::MAX } else { connection.read_ms + limits.heartbeat_ms };
+        let idle_ms = connection.read_ms + 2 * limits.heartbeat_ms;
+        if now_ms >= frame_ms {
+            Verdict::End(Reason::FrameTimeout)
+        } else if now_ms >= progress_ms {
+            Verdict::End(Reason::SlowConsumer)
+        } else if now_ms >= idle_ms {
+            Verdict::End(Reason::Idle)
+        } else if now_ms >= ping_ms {
+            Verdict::Ping
+        } else {
+            Verdict::Wait(frame_ms.min(progress_ms).min(ping_ms).min(idle_ms))
+        }
+    }
+
+    fn ping(&mut self, key: Key) {
+        self.connections.get_mut(key).expect("judged by the caller").pinged = true;
+        self.counters.pings.add(1);
+        let mut out = bytes::BytesMut::with_capacity(32);
+        encode::frame(&Outgoing::Ping, &mut out);
+        self.queue_payload(key, out.freeze());
+        self.settle();
+    }
+}

@@ -1,0 +1,61 @@
+//! What a check may see of a shard: counts and bounds, never contents.
+
+use std::collections::BTreeMap;
+
+use super::Reactor;
+use super::connection::State;
+use crate::chat;
+use crate::ids::Key;
+use crate::memory::frames::Usage;
+use crate::ring::Io;
+
+/// A shard's holdings at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    pub connections: BTreeMap<State, usize>,
+    pub queued_bytes_max: usize,
+    pub queued_bytes: u64,
+    /// Bytes of frames and of incomplete or blocked input.
+    pub frames: Usage,
+    pub queue_chunks: u32,
+    pub unread_bytes: usize,
+    pub chat: chat::Usage,
+    pub counts: chat::Counts,
+    pub blocked: usize,
+    pub starved: usize,
+    /// Envelopes that wait on this side for room in a queue.
+    pub outboxes: usize,
+    /// Some queue towards this shard holds an envelope.
+    pub inbound: bool,
+}
+
+impl<I: Io> Reactor<I> {
+    /// Walks all connections: for checks and on demand, never per turn.
+    pub fn inspect(&self) -> Inspection {
+        let core = self.core();
+        let mut inspection = Inspection {
+            frames: core.frames.usage(),
+            queue_chunks: core.queues.used(),
+            unread_bytes: core.unread_bytes,
+            chat: core.chat.usage(),
+            counts: core.chat.counts(),
+            blocked: core.blocked.len(),
+            starved: self.starved.len(),
+            outboxes: core.port.waiting(),
+            inbound: core.port.has_inbound(),
+            ..Inspection::default()
+        };
+        for slot in 0..core.connections.slots() {
+            let Some(connection) = core.connections.key_at(slot).and_then(|key| core.connections.get(key)) else { continue };
+            *inspection.connections.entry(connection.state()).or_default() += 1;
+            inspection.queued_bytes += u64::from(connection.queued_bytes);
+            inspection.queued_bytes_max = inspection.queued_bytes_max.max(connection.queued_bytes as usize);
+        }
+        inspection
+    }
+
+    /// The state of one connection; `None` when it is gone.
+    pub fn state_of(&self, key: Key) -> Option<State> {
+        self.core().connections.get(key).map(|connection| connection.state())
+    }
+}
