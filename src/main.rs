@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringroom::serve;
+use ringroom::{load, serve};
 
 /// Real-time chat server for Linux on io_uring, with its load generator.
 #[derive(Debug, Parser)]
@@ -18,11 +18,13 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Load(load::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
+        Ok(Cli { command: Command::Load(args) }) => load::run(args),
         Err(error) => {
             // Help and version are asked for and go to standard output; a failed write there has nobody to tell.
             let _ = error.print();
