@@ -400,8 +400,13 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
                 self.spun_ns += now.saturating_sub(began);
             }
             let issued = schedule.as_mut().map_or(0, |s| self.issue_due(s, now.min(end_ns)));
+            let second = self.ledger.interval.start_ns;
             if self.turn_interval(now, end_ns) {
                 (cpu_ns, self.spun_ns) = (thread_cpu_ns(), 0);
+            }
+            if second != self.ledger.interval.start_ns && !self.links.iter().any(Link::usable) {
+                // Nobody is left to send or to read: the rest of the run would show nothing.
+                shared.end_ns.fetch_min(now, Ordering::Relaxed);
             }
             if now >= end_ns {
                 return Ok((thread_cpu_ns() - cpu_ns).saturating_sub(self.spun_ns));
@@ -452,7 +457,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         };
         let link = &mut self.links[turn.link];
         let handed_ns = monotonic_ns();
-        let request = Request { room: turn.room, sequence: turn.sequence, intended_ns, handed_ns, answered: false };
+        let request = Request { room: turn.room, sequence: turn.sequence, intended_ns, handed_ns, alone: false, answered: false };
         let id = link.page.enter(request);
         self.ledger.unanswered += 1;
         let stamp = Stamp {

@@ -45,8 +45,8 @@ pub struct Summary {
     /// Messages the generator could not hand to a connection.
     pub unsent: u64,
     pub remarks: Remarks,
-    /// By name: `delivery`, `last` (last receiver of a message on its reading thread), `sent` (answer to the sender), `sent.waiting` (the same as
-    /// a client that waits for each answer would have it), `lateness` (the generator's own), `connect` (connect to last `joined`).
+    /// By name: `delivery`, `last` (last receiver of a message on its reading thread), `sent` (answer to the sender), `sent.waiting` (what
+    /// clients that wait for each answer would have reported, stalls hidden), `lateness` (the generator's own), `connect` (connect to last `joined`).
     pub latency: BTreeMap<&'static str, Percentiles>,
     pub generator: GeneratorShown,
     pub server: Option<Server>,
