@@ -382,16 +382,20 @@ fn texts_without_escapes_are_borrowed() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_order_of_fields_and_the_white_space_do_not_matter(
         order in Just(vec![0usize, 1, 2, 3, 4, 5]).prop_shuffle(),
         spaces in prop::collection::vec(prop::sample::select(vec!["", " ", "\n", "\r\t  "]), 26),
     ) {
-        let members = [("\"type\"", "\"send\""), ("\"id\"", "7"), ("\"room\"", "\"lobby\""), ("\"body\"", "[1, {}]"), ("\"key\"", "\"k\""), ("\"ephemeral\"", "true")];
-        let mut space = spaces.into_iter();
-        let mut space = || space.next().unwrap();
-        let members: Vec<_> = order.into_iter().map(|n| members[n]).map(|(key, value)| format!("{}{key}{}:{}{value}{}", space(), space(), space(), space())).collect();
-        let json = format!("{}{{{}}}{}", space(), members.join(","), space());
+        let members = r#""type"_:_"send"|"id"_:_7|"room"_:_"lobby"|"body"_:_[1, {}]|"key"_:_"k"|"ephemeral"_:_true"#;
+        let members: Vec<_> = members.split('|').collect();
+        let members: Vec<_> = order.into_iter().map(|n| format!("_{}_", members[n])).collect();
+        let mut json = format!("_{{{}}}_", members.join(","));
+        for space in spaces {
+            json = json.replacen('_', space, 1);
+        }
         let expected = Send { id: Some(RequestId(7)), room: room("lobby"), body: "[1, {}]", key: text("k"), ephemeral: true };
         prop_assert_eq!(accepted(&json), Request::Send(expected));
     }

@@ -255,7 +255,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn frames_do_not_depend_on_the_pieces_they_come_in(frames in prop::collection::vec((0..400u32, any::<bool>()), 0..6), cut_off in any::<Index>()) {
+    fn frames_do_not_depend_on_the_pieces_they_come_in(
+        frames in prop::collection::vec((0..400u32, any::<bool>()), 0..6), cut_off in any::<Index>(),
+    ) {
         let mut bytes = Vec::new();
         for (length, honest) in frames {
             bytes.extend_from_slice(&length.to_be_bytes());
