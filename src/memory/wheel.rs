@@ -265,10 +265,10 @@ mod tests {
         wheel.schedule(0, 7 + 100 * MS);
         wheel.schedule(1, 8 + 100 * MS);
         assert_eq!(wheel.next_ns(), Some(7 + 100 * MS));
-        assert_eq!(expired_at(&mut wheel, 6 + 100 * MS), []);
+        assert!(expired_at(&mut wheel, 6 + 100 * MS).is_empty());
         assert_eq!(expired_at(&mut wheel, 7 + 100 * MS), [0]);
         assert_eq!(wheel.next_ns(), Some(7 + 200 * MS));
-        assert_eq!(expired_at(&mut wheel, 6 + 200 * MS), []);
+        assert!(expired_at(&mut wheel, 6 + 200 * MS).is_empty());
         assert_eq!(expired_at(&mut wheel, 7 + 200 * MS), [1]);
         assert!(wheel.is_empty() && wheel.next_ns().is_none());
     }
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_time_that_has_passed_comes_with_the_next_advance() {
         let mut wheel = Wheel::new(MS, 0);
-        assert_eq!(expired_at(&mut wheel, 50 * MS), []);
+        assert!(expired_at(&mut wheel, 50 * MS).is_empty());
         wheel.schedule(3, 0);
         wheel.schedule(4, 50 * MS);
         assert!(wheel.next_ns().is_some_and(|at| at <= 50 * MS));
@@ -344,9 +344,9 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_stands_still() {
         let mut wheel = Wheel::new(MS, 1_000 * MS);
-        assert_eq!(expired_at(&mut wheel, 1_500 * MS), []);
+        assert!(expired_at(&mut wheel, 1_500 * MS).is_empty());
         wheel.schedule(0, 1_501 * MS);
-        assert_eq!(expired_at(&mut wheel, 0), []);
+        assert!(expired_at(&mut wheel, 0).is_empty());
         assert_eq!(expired_at(&mut wheel, 1_501 * MS), [0]);
     }
 }

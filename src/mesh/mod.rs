@@ -57,24 +57,23 @@ pub fn mesh<T>(shards: u16, depth: usize) -> Vec<Port<T>> {
     let count = usize::from(shards);
     let words = count.div_ceil(64);
     let bells: Arc<[Doorbell]> = (0..count).map(|_| Doorbell::new(words)).collect();
-    let mut ends: Vec<Vec<(Option<Producer<T>>, Option<Consumer<T>>)>> =
-        (0..count).map(|_| (0..count).map(|_| (None, None)).collect()).collect();
-    for from in 0..count {
-        for to in (0..count).filter(|to| *to != from) {
-            let (producer, consumer) = spsc::channel(depth);
-            ends[from][to].0 = Some(producer);
-            ends[to][from].1 = Some(consumer);
-        }
+    let mut producers: Vec<Vec<Option<Producer<T>>>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    let mut consumers: Vec<Vec<Option<Consumer<T>>>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    for (from, to) in (0..count * count).map(|pair| (pair / count, pair % count)).filter(|(from, to)| from != to) {
+        let (producer, consumer) = spsc::channel(depth);
+        producers[from][to] = Some(producer);
+        consumers[to][from] = Some(consumer);
     }
-    let port = |(index, ends): (usize, Vec<_>)| Port {
+    let ends = producers.into_iter().zip(consumers).map(|(producers, consumers)| producers.into_iter().zip(consumers));
+    let ports = ends.enumerate().map(|(index, ends)| Port {
         shard: ShardId(u16::try_from(index).expect("fewer shards than 2^16")),
-        lanes: ends.into_iter().map(lane).collect(),
+        lanes: ends.map(lane).collect(),
         waiting: 0,
         bells: bells.clone(),
         sources: vec![0; words],
         asleep: false,
-    };
-    ends.into_iter().enumerate().map(port).collect()
+    });
+    ports.collect()
 }
 
 fn lane<T>(ends: (Option<Producer<T>>, Option<Consumer<T>>)) -> Option<Lane<T>> {

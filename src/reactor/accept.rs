@@ -70,15 +70,11 @@ impl<I: Io> Reactor<I> {
         for accept in &mut self.accepts {
             match accept.state {
                 AcceptState::Idle { .. } if !wanted => accept.state = AcceptState::Off,
-                AcceptState::Idle { at_ms } if at_ms <= now_ms => {
-                    if self.io.accept(accept.id).is_ok() {
-                        accept.state = AcceptState::Armed;
-                    }
+                AcceptState::Idle { at_ms } if at_ms <= now_ms && self.io.accept(accept.id).is_ok() => {
+                    accept.state = AcceptState::Armed;
                 }
-                AcceptState::Armed if !wanted => {
-                    if self.io.cancel_accept(accept.id).is_ok() {
-                        accept.state = AcceptState::Cancelling;
-                    }
+                AcceptState::Armed if !wanted && self.io.cancel_accept(accept.id).is_ok() => {
+                    accept.state = AcceptState::Cancelling;
                 }
                 _ => {}
             }

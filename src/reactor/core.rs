@@ -12,6 +12,7 @@ use crate::chat::{self, Effects};
 use crate::cluster::log::Log;
 use crate::config::Settings;
 use crate::ids::{Key, Now, ShardId};
+use crate::limits::LINGER_BYTES_MAX;
 use crate::memory::frames::FrameStore;
 use crate::memory::queue::QueuePool;
 use crate::memory::slab::Slab;
@@ -148,7 +149,7 @@ impl<S> Core<S> {
         match connection.phase {
             Phase::Handshake => self.drain == Drain::No && !connection.eof,
             Phase::Open => self.drain == Drain::No && connection.holds == 0 && !connection.blocked && !connection.eof,
-            Phase::Closing | Phase::Lingering => !connection.eof && connection.discarded < crate::limits::LINGER_BYTES_MAX as u32,
+            Phase::Closing | Phase::Lingering => !connection.eof && (connection.discarded as usize) < LINGER_BYTES_MAX,
             Phase::Joining => false,
         }
     }
