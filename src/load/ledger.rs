@@ -181,8 +181,8 @@ impl Ledger {
             return;
         };
         self.unanswered -= 1;
-        self.interval.counts.answered += 1;
         if self.is_measured(request.intended_ns) {
+            self.interval.counts.answered += 1;
             let since = |ns: u64| now_ns.saturating_sub(ns);
             let histograms = &mut self.interval.histograms;
             histograms.sent.saturating_record(since(self.start_ns + request.intended_ns));
@@ -204,7 +204,7 @@ impl Ledger {
         *self.incidents.refusals.entry(reason).or_default() += 1;
         if let Some(request) = id.and_then(|id| page.answer(id)) {
             self.unanswered -= 1;
-            self.interval.counts.refused += 1;
+            self.interval.counts.refused += u64::from(self.is_measured(request.intended_ns));
             self.excused.insert((request.room, request.sequence));
         }
     }

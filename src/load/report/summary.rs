@@ -30,7 +30,7 @@ pub struct Summary {
     pub window_ns: u64,
     /// The run was ended by a signal.
     pub cut_short: bool,
-    /// Events within the window; `delivered` includes the grace period behind it.
+    /// Of messages that were due in the window; `delivered` is what arrived in the window and the grace period, late warm-up messages included.
     pub counts: Counts,
     /// Over the window, per second.
     pub sent_per_s: u64,
