@@ -30,7 +30,7 @@ pub const REPLAY_MESSAGES_MAX: usize = 1_000;
 pub const REPLAY_BYTES_MAX: usize = 512 * 1024;
 pub const REPLAY_MESSAGES_DEFAULT: usize = 50;
 /// Messages of one `history` page, where the client names no number.
-pub const PAGE_MESSAGES_DEFAULT: usize = 50;
+pub const PAGE_MESSAGES_DEFAULT: u32 = 50;
 /// Names in one `presence` answer: 500 names of 64 bytes fit a frame.
 pub const PRESENCE_NAMES_MAX: usize = 500;
 /// Members up to which a room tells who comes and goes.

@@ -59,10 +59,6 @@ impl Dedup {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.users.is_empty()
-    }
-
     /// What the keys cost, about.
     pub(super) fn cost(&self) -> usize {
         self.order.len() * (size_of::<(u64, u64)>() + size_of::<(u64, Position)>()) + self.users.len() * 64
@@ -94,7 +90,7 @@ mod tests {
         assert_eq!(dedup.find(hash(1, 199), 1_199 + DEDUP_WINDOW_MS - 1), Some(at(1_199)));
         assert_eq!(dedup.find(hash(1, 199), 1_199 + DEDUP_WINDOW_MS), None);
         dedup.forget(1_199 + DEDUP_WINDOW_MS);
-        assert!(dedup.is_empty());
+        assert!(dedup.users.is_empty());
         assert_eq!(dedup.cost(), 0);
     }
 }

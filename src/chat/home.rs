@@ -3,10 +3,11 @@
 //! A publish has two steps: the home asks the log for a position, and only the log's answer makes the message exist: `sent` to the sender's shard,
 //! behind it on the same queue the message to every shard with members.
 
-use super::effect::{Appended, Effect, Effects, Entry, Envelope, Origin, Parcel, Since, Token, Watch};
+use super::dedup::KeyHash;
+use super::effect::{Appended, Effect, Effects, Entry, Envelope, Origin, Page, Parcel, Replay, Token, Watch};
 use super::room::{Deferred, Home};
 use super::shard::{Pending, Shard, pack};
-use crate::ids::{Key, Now, SessionRef, ShardId};
+use crate::ids::{Key, Now, Position, SessionRef, ShardId, WirePosition};
 use crate::limits::PRESENCE_ROOM_MAX;
 use crate::protocol::encode::{MemberEvent, Outgoing};
 use crate::protocol::error::Reason;
@@ -35,6 +36,7 @@ impl Shard {
             Envelope::Join { parcel, origin, .. }
             | Envelope::Leave { parcel, origin, .. }
             | Envelope::Publish { parcel, origin, .. }
+            | Envelope::Page { parcel, origin, .. }
             | Envelope::Who { parcel, origin } => (parcel, origin.from),
             Envelope::Gone { parcel, from } => (parcel, *from),
             _ => return None,
@@ -46,31 +48,27 @@ impl Shard {
     /// Carries a request out.
     fn judge(&mut self, now: Now, envelope: Envelope, out: &mut Effects) {
         match envelope {
-            Envelope::Join { parcel, origin, place, again, watch, since } => {
+            Envelope::Join { parcel, origin, place, again, watch, replay } => {
                 let home = self.home_join(&parcel, origin.from.shard, place, again, out);
-                self.answer_join(home, origin, place, watch, since, out);
+                self.answer_join(home, origin, place, watch, replay, out);
             }
             Envelope::Leave { parcel, origin, place, counted } => self.home_leave(&parcel, origin, place, counted, out),
             // A session ended without a word.
             Envelope::Gone { parcel, from } => self.session_went(&parcel, from.shard, out),
-            Envelope::Publish { parcel, origin, ephemeral: true, echo } => {
-                self.publish_ephemeral(now, &Message { parcel, origin, echo }, out);
+            Envelope::Publish { parcel, origin, ephemeral: true, echo, .. } => {
+                self.publish_ephemeral(now, &Message { parcel, origin, echo, key: None }, out);
             }
-            Envelope::Publish { parcel, origin, ephemeral: false, echo } => {
-                self.publish(now, Message { parcel, origin, echo }, out);
+            Envelope::Publish { parcel, origin, ephemeral: false, echo, key } => {
+                self.publish(now, Message { parcel, origin, echo, key }, out);
             }
+            Envelope::Page { parcel, origin, page } => self.home_page(&parcel, origin, page, out),
             Envelope::Who { parcel, origin } => self.home_who(&parcel, origin, out),
             _ => unreachable!("only requests are judged"),
         }
     }
 
     fn home_join(&mut self, parcel: &Parcel, shard: ShardId, place: Key, again: bool, out: &mut Effects) -> Key {
-        let room = parcel.room();
-        let hash = self.hash(room);
-        let home = self.homes.find(hash, room).unwrap_or_else(|| {
-            let made = self.homes.insert(Home::new(room, hash));
-            made.expect("places are limited so that their homes fit")
-        });
+        let home = self.find_or_make_home(parcel.room());
         if !again {
             self.counts.joins += 1;
             self.user_came(home, parcel.user(), out);
@@ -79,7 +77,16 @@ impl Shard {
         home
     }
 
-    fn answer_join(&mut self, home: Key, origin: Origin, place: Key, watch: bool, since: Since, out: &mut Effects) {
+    /// The room's home, made when it is new.
+    fn find_or_make_home(&mut self, room: &str) -> Key {
+        let hash = self.hash(room);
+        self.homes.find(hash, room).unwrap_or_else(|| {
+            let made = self.homes.insert(Home::new(room, hash, self.retention.through));
+            made.expect("places are limited so that their homes fit")
+        })
+    }
+
+    fn answer_join(&mut self, home: Key, origin: Origin, place: Key, watch: bool, replay: Replay, out: &mut Effects) {
         let state = self.homes.get_mut(home).expect("made by the caller");
         state.watched |= watch;
         let watch = match watch {
@@ -87,18 +94,22 @@ impl Shard {
             true if state.users.len() > PRESENCE_ROOM_MAX => Watch::TooLarge,
             true => Watch::Yes,
         };
-        let recovered = match since {
-            Since::NotSaid => None,
-            Since::Unknown => Some(false),
-            // Nothing is retained, so only the newest position has nothing missing behind it; an empty room may have lost its past.
-            Since::At(position) => Some(position == state.at && position.ms > 0),
+        let replayed = self.replay(Some(home), replay);
+        let state = self.homes.get(home).expect("made by the caller");
+        let object = Outgoing::Joined {
+            id: origin.id,
+            room: &state.name,
+            at: WirePosition { epoch: self.rules.epoch, position: state.at },
+            members: state.members(),
+            replay: replayed.count,
+            recovered: replayed.recovered,
         };
-        let members = state.members();
-        let at = crate::ids::WirePosition { epoch: self.rules.epoch, position: state.at };
-        let object = Outgoing::Joined { id: origin.id, room: &state.name, at, members, replay: 0, recovered };
         let payload = pack(&mut self.arena, &object);
-        let session = origin.from.session;
-        self.post(origin.from.shard, Envelope::Joined { session, place, watch, payload }, out);
+        let SessionRef { shard, session } = origin.from;
+        self.post(shard, Envelope::Joined { session, place, watch, payload }, out);
+        for payload in replayed.pieces {
+            self.post(shard, Envelope::More { session, payload }, out);
+        }
     }
 
     fn home_leave(&mut self, parcel: &Parcel, origin: Origin, place: Key, counted: bool, out: &mut Effects) {
@@ -127,22 +138,44 @@ impl Shard {
         }
     }
 
-    fn publish(&mut self, now: Now, message: Message, out: &mut Effects) {
-        let Message { parcel, origin, echo } = message;
+    fn home_page(&mut self, parcel: &Parcel, origin: Origin, page: Page, out: &mut Effects) {
         let room = parcel.room();
-        let home = self.homes.find(self.hash(room), room);
-        if home.is_none() && !room.starts_with('@') {
+        let (messages, more) = self.page(self.homes.find(self.hash(room), room), page);
+        let payload = self.encode(&Outgoing::History { id: origin.id, room, messages: &messages, more });
+        self.answer(origin, payload, out);
+    }
+
+    fn publish(&mut self, now: Now, message: Message, out: &mut Effects) {
+        let Message { parcel, origin, echo, key } = message;
+        let room = parcel.room();
+        let is_inbox = room.starts_with('@');
+        let known = self.homes.find(self.hash(room), room);
+        if known.is_none() && !is_inbox {
             return self.refuse_origin(origin, Reason::NotJoined, "join the room first", out);
         }
-        let deadline_ms = now.mono_ms() + self.rules.log_ms;
-        let pending = Pending { parcel: parcel.clone(), origin, echo, home, deadline_ms, given_up: false };
-        let Ok(key) = self.pending.insert(pending) else {
-            return self.refuse_origin(origin, Reason::Overloaded, "too many messages wait for the log", out);
-        };
-        if let Some(home) = home {
-            self.homes.get_mut(home).expect("found above").appends += 1;
+        if let Some(first) = known.zip(key).and_then(|(home, key)| self.used_before(home, key, now.unix_ms)) {
+            return self.answer_duplicate(origin, room, first, out);
         }
+        if self.pending.len() >= self.rules.appends_max as usize {
+            return self.refuse_origin(origin, Reason::Overloaded, "too many messages wait for the log", out);
+        }
+        let home = self.find_or_make_home(room);
+        let deadline_ms = now.mono_ms() + self.rules.log_ms;
+        let pending = Pending { parcel: parcel.clone(), origin, echo, key, home, deadline_ms, given_up: false };
+        let key = self.pending.insert(pending).expect("counted above");
+        self.homes.get_mut(home).expect("found above").appends += 1;
         out.push(Effect::Append { token: Token(key), entry: Entry { parcel } });
+    }
+
+    fn used_before(&self, home: Key, key: KeyHash, now_ms: u64) -> Option<Position> {
+        self.homes.get(home)?.dedup.as_ref()?.find(key, now_ms)
+    }
+
+    fn answer_duplicate(&mut self, origin: Origin, room: &str, first: Position, out: &mut Effects) {
+        self.counts.duplicates += 1;
+        let at = Some(self.wire(first));
+        let sent = self.encode(&Outgoing::Sent { id: origin.id, room, at, duplicate: true });
+        self.answer(origin, sent, out);
     }
 
     /// Ephemeral messages have no position, are not in the log, and are the first to go when a queue is full.
@@ -165,14 +198,30 @@ impl Shard {
         self.spread(home, message, payload, out);
     }
 
-    /// The log's answer: the message exists.
+    /// The log's answer: the message exists, unless its key was used before it in the log's order.
     pub fn handle_appended(&mut self, now: Now, appended: Appended, out: &mut Effects) {
         let Some(pending) = self.pending.remove(appended.token.0) else {
             self.counts.log_repeated += 1;
             return;
         };
+        let (position, room) = (appended.position, pending.parcel.room());
+        // A home that went meanwhile had given up on this message and was idle: it comes back with what it has to remember.
+        let home = if self.homes.get(pending.home).is_some() { pending.home } else { self.find_or_make_home(room) };
+        let first = pending.key.and_then(|key| self.used_before(home, key, position.ms));
+        match first {
+            // Nobody waits for the answer any longer.
+            Some(_) if pending.given_up => {}
+            Some(first) => self.answer_duplicate(pending.origin, room, first, out),
+            None => self.message_exists(home, &pending, position, out),
+        }
+        if !pending.given_up {
+            self.append_settled(now, home, out);
+        }
+        self.settle(now, out);
+    }
+
+    fn message_exists(&mut self, home: Key, pending: &Pending, position: Position, out: &mut Effects) {
         self.counts.messages += 1;
-        let position = appended.position;
         let (room, from, body) = (pending.parcel.room(), pending.parcel.user(), pending.parcel.body());
         let at = Some(self.wire(position));
         if !pending.given_up {
@@ -180,22 +229,19 @@ impl Shard {
             self.answer(pending.origin, sent, out);
         }
         let payload = self.encode(&Outgoing::Message { room, at, from, ts: position.ms, body });
-        match pending.home.and_then(|home| self.homes.get_mut(home)) {
-            Some(state) => {
-                assert!(position > state.at, "the log's order of a room never goes back");
-                state.at = position;
-            }
-            None => self.inbox_rises(room, position),
+        let state = self.homes.get_mut(home).expect("found by the caller");
+        assert!(position > state.at, "the log's order of a room never goes back");
+        state.at = position;
+        self.inbox_rises(room, position);
+        self.retain(home, position, &payload);
+        if let Some(key) = pending.key {
+            self.remember_key(home, key, position);
         }
-        let message = Message { parcel: pending.parcel, origin: pending.origin, echo: pending.echo };
-        self.spread(pending.home, &message, payload, out);
-        if let Some(home) = pending.home.filter(|_| !pending.given_up) {
-            self.append_settled(now, home, out);
-        }
-        self.settle(now, out);
+        let message = Message { parcel: pending.parcel.clone(), origin: pending.origin, echo: pending.echo, key: None };
+        self.spread(Some(home), &message, payload, out);
     }
 
-    fn inbox_rises(&mut self, room: &str, position: crate::ids::Position) {
+    fn inbox_rises(&mut self, room: &str, position: Position) {
         let Some(owner) = room.strip_prefix('@') else { return };
         if let Some(user) = self.users.find(self.hash(owner), owner) {
             self.users.get_mut(user).inbox_at = position;
@@ -204,13 +250,13 @@ impl Shard {
 
     /// To every shard with members of the room, or to the inbox's owner.
     fn spread(&mut self, home: Option<Key>, message: &Message, payload: bytes::Bytes, out: &mut Effects) {
-        let Some(home) = home.filter(|home| self.homes.get(*home).is_some()) else {
-            let Some(owner) = message.parcel.room().strip_prefix('@') else { return };
+        if let Some(owner) = message.parcel.room().strip_prefix('@') {
             if let Some(user) = self.users.find(self.hash(owner), owner) {
                 self.post(self.rules.shard, Envelope::Inbox { user, payload }, out);
             }
             return;
-        };
+        }
+        let Some(home) = home else { return };
         let shards = self.homes.get(home).expect("found above").shards.len();
         for index in 0..shards {
             let to = self.homes.get(home).expect("found above").shards[index];
@@ -291,4 +337,5 @@ struct Message {
     parcel: Parcel,
     origin: Origin,
     echo: bool,
+    key: Option<KeyHash>,
 }

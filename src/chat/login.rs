@@ -1,6 +1,7 @@
 //! Sessions come and go: login, a second `hello`, one device replacing itself, the end.
 
-use super::effect::{Effect, Effects, Envelope};
+use super::effect::{Effect, Effects, Envelope, Replay, Since};
+use super::retention::Replayed;
 use super::session::Session;
 use super::shard::{Flow, Shard};
 use crate::ids::{SessionId, UserName, WirePosition};
@@ -58,9 +59,17 @@ impl Shard {
         let before = self.sessions.put(session.slot, Session::new(session, user, login.device));
         assert!(before.is_none(), "a slot's session is taken out when it closes");
         self.counts.logins += 1;
-        let at = self.users.get(user).inbox_at;
-        let recovered = login.inbox.map(|said| said == Some(self.wire(at)) && at.ms > 0);
-        self.welcome(session, public_id, recovered, out);
+        let replay = match login.inbox {
+            None => Replay::Nothing,
+            Some(Some(at)) if at.epoch == self.rules.epoch => Replay::Since(Since::At(at.position), None),
+            Some(_) => Replay::Since(Since::Unknown, None),
+        };
+        // The inbox's home is this shard, so what is retained and what comes live meet without a gap.
+        let replayed = self.replay(self.inbox_of(user), replay);
+        self.welcome(session, public_id, &replayed, out);
+        for payload in replayed.pieces {
+            out.queue(session, payload);
+        }
     }
 
     /// A session has ended, for whatever reason; it leaves its rooms without an answer.
@@ -91,17 +100,19 @@ impl Shard {
         let user = self.session(session).expect("checked by the caller").user;
         if self.users.name(user) == login.user.as_str() {
             let public_id = self.session(session).expect("checked by the caller").public_id;
-            self.welcome(session, public_id, None, out);
+            self.welcome(session, public_id, &Replayed::default(), out);
         } else {
             out.push(Effect::Close { session, reason: Reason::Forbidden, message: Some("the session belongs to another user") });
         }
         Flow::Next
     }
 
-    fn welcome(&mut self, session: SessionId, public_id: u64, inbox_recovered: Option<bool>, out: &mut Effects) {
+    fn welcome(&mut self, session: SessionId, public_id: u64, replayed: &Replayed, out: &mut Effects) {
         let state = self.sessions.get_mut(session.slot).expect("the session has just logged in");
         state.public_id = public_id;
         let user = state.user;
+        let retained = self.inbox_of(user).and_then(|home| self.homes.get(home)).map(|state| state.at);
+        let at = retained.unwrap_or(self.users.get(user).inbox_at);
         let payload = super::shard::pack(
             &mut self.arena,
             &Outgoing::Welcome(Welcome {
@@ -109,14 +120,20 @@ impl Shard {
                 session: public_id,
                 node: &self.rules.node,
                 heartbeat_ms: self.rules.heartbeat_ms,
-                inbox_at: WirePosition { epoch: self.rules.epoch, position: self.users.get(user).inbox_at },
-                inbox_replay: 0,
-                inbox_recovered,
+                inbox_at: WirePosition { epoch: self.rules.epoch, position: at },
+                inbox_replay: replayed.count,
+                inbox_recovered: replayed.recovered,
                 limits: self.rules.announced,
                 expires_at: None,
             }),
         );
         out.queue(session, payload);
+    }
+
+    /// The home of a user's inbox, if it holds anything.
+    fn inbox_of(&self, user: crate::ids::Key) -> Option<crate::ids::Key> {
+        let name = self.users.name(user);
+        self.homes.find(self.hash(name), &format!("@{name}"))
     }
 
     fn replace_device(&mut self, user: crate::ids::Key, device: &str, out: &mut Effects) {

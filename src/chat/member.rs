@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
-use super::effect::{Class, Effect, Effects, Envelope, Since, Watch};
+use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch};
 use super::room::{Member, Place};
 use super::session::Entry;
 use super::shard::{Flow, Shard};
-use crate::ids::{Key, RequestId, SessionId, WirePosition};
+use crate::ids::{Key, Position, RequestId, SessionId, WirePosition};
+use crate::limits::PAGE_MESSAGES_DEFAULT;
 use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::Outgoing;
 use crate::protocol::error::{Reason, Refusal};
@@ -25,10 +26,15 @@ impl Shard {
         }
         let known = self.places.find(hash, room);
         let state = self.session(session).expect("checked by the caller");
-        let user = state.user;
+        let (user, unanswered) = (state.user, state.unanswered);
         let entry = known.and_then(|place| state.entry_of(place));
         if entry.is_none() && state.rooms.len() >= self.rules.announced.rooms as usize {
             return self.refused(session, Refusal { id, reason: Reason::TooManyRooms, message: "leave a room first" }, out);
+        }
+        let replay = self.replay_of(join);
+        if replay != Replay::Nothing && unanswered > 0 {
+            // One replay at a time, so that a session's queue need not take several.
+            return Flow::Blocked(home);
         }
         let Some(place) = known.or_else(|| self.new_place(room, hash)) else {
             return self.refused(session, Refusal { id, reason: Reason::Overloaded, message: "too many rooms on this server" }, out);
@@ -39,14 +45,9 @@ impl Shard {
         entry.wanted = true;
         entry.echo = join.echo;
         entry.unanswered += 1;
-        let since = match join.since.as_deref().map(WirePosition::parse) {
-            None => Since::NotSaid,
-            Some(Some(at)) if at.epoch == self.rules.epoch => Since::At(at.position),
-            Some(_) => Since::Unknown,
-        };
         let parcel = self.parcel_of(room, user, "");
         let origin = self.origin(session, id);
-        self.ask(session, home, Envelope::Join { parcel, origin, place, again, watch: join.presence, since }, out);
+        self.ask(session, home, Envelope::Join { parcel, origin, place, again, watch: join.presence, replay }, out);
         Flow::Next
     }
 
@@ -97,19 +98,59 @@ impl Shard {
         }
         let parcel = self.parcel_of(room, user, send.body);
         let origin = self.origin(session, send.id);
-        self.ask(session, home, Envelope::Publish { parcel, origin, ephemeral: send.ephemeral, echo }, out);
+        let key = send.key.as_deref().filter(|_| !send.ephemeral).map(|key| self.key_hash(parcel.user(), key));
+        self.ask(session, home, Envelope::Publish { parcel, origin, ephemeral: send.ephemeral, echo, key }, out);
         Flow::Next
     }
 
-    /// Nothing is retained: the answer to every page is an empty one, for those who may ask.
-    pub(super) fn history(&mut self, session: SessionId, id: Option<RequestId>, room: &str, out: &mut Effects) -> Flow {
+    pub(super) fn history(&mut self, session: SessionId, id: Option<RequestId>, what: (&str, Page), out: &mut Effects) -> Flow {
+        let (room, page) = what;
         if let Err(refusal) = self.may_read(session, id, room) {
             self.refuse(session, &refusal, out);
             return Flow::Next;
         }
-        let payload = self.encode(&Outgoing::NoHistory { id, room });
-        out.queue(session, payload);
+        let home = self.home(self.hash(room));
+        let state = self.session(session).expect("checked by the caller");
+        if self.is_full(home) || state.unanswered > 0 {
+            return Flow::Blocked(home);
+        }
+        let parcel = self.parcel_of(room, state.user, "");
+        let origin = self.origin(session, id);
+        self.ask(session, home, Envelope::Page { parcel, origin, page }, out);
         Flow::Next
+    }
+
+    pub(super) fn page_of(&self, before: Option<&str>, after: Option<&str>, limit: Option<u32>) -> Page {
+        let limit = limit.unwrap_or(PAGE_MESSAGES_DEFAULT);
+        let range = match (before.map(|text| self.position_of(text)), after.map(|text| self.position_of(text))) {
+            (Some(Some(position)), _) => PageRange::Before(position),
+            (Some(None), _) => PageRange::Nothing,
+            (None, Some(Some(position))) => PageRange::After(position),
+            // Everything that is retained is behind a position of an earlier life of the log.
+            (None, Some(None)) => PageRange::After(Position::default()),
+            (None, None) => PageRange::Newest,
+        };
+        Page { range, limit }
+    }
+
+    /// A position of this life of the log.
+    pub(super) fn position_of(&self, text: &str) -> Option<Position> {
+        WirePosition::parse(text).filter(|at| at.epoch == self.rules.epoch).map(|at| at.position)
+    }
+
+    fn replay_of(&self, join: &Join<'_>) -> Replay {
+        match (join.since.as_deref(), join.history) {
+            (None, None | Some(0)) => Replay::Nothing,
+            (None, Some(newest)) => Replay::Newest(newest),
+            (Some(since), newest) => Replay::Since(self.position_of(since).map_or(Since::Unknown, Since::At), newest),
+        }
+    }
+
+    /// More of an answer: if the session has ended, nobody misses it.
+    pub(super) fn more(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
+        if self.session(session).is_some() {
+            out.queue(session, payload);
+        }
     }
 
     pub(super) fn who(&mut self, session: SessionId, id: Option<RequestId>, room: &str, out: &mut Effects) -> Flow {

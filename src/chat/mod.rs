@@ -8,6 +8,7 @@
 //! *home side* it owns the rooms whose names hash to it: who is a member, which shards have any, the newest position. The two parts speak in
 //! envelopes even when they are one shard, through the same code.
 
+mod bucket;
 mod dedup;
 mod effect;
 mod history;
@@ -22,6 +23,7 @@ mod session;
 mod shard;
 mod users;
 
+pub use bucket::RateRules;
 pub use dedup::KeyHash;
 pub use effect::{Page, Appended, Class, Effect, Effects, Entry, Envelope, Origin, PageRange, Parcel, Replay, Since, Token, Watch};
 pub use login::Login;

@@ -64,6 +64,7 @@ impl Shard {
         while history.len() > 1 && is_over(history, &rules, too_old) {
             state.complete_after = history.pop().expect("longer than one");
         }
+        history.shrink();
         let after = cost_of(state);
         self.retention.cost = self.retention.cost + after - before;
         self.move_to_newest(home);

@@ -5,11 +5,15 @@ use std::collections::VecDeque;
 use ahash::RandomState;
 use bytes::{Bytes, BytesMut};
 
+use super::bucket::RateRules;
+use super::dedup::KeyHash;
 use super::effect::{Effect, Effects, Envelope, Origin, Parcel};
 use super::named::NamedSlab;
+use super::retention::{Retention, RetentionRules};
 use super::room::{Home, Place};
 use super::session::{Leaving, Session};
 use super::users::Users;
+use crate::config::RateMode;
 use crate::ids::{Epoch, Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
 use crate::memory::parallel::Parallel;
 use crate::memory::slab::Slab;
@@ -31,6 +35,8 @@ pub struct Rules {
     pub sessions_per_user_max: usize,
     /// Rooms with members on this shard; `shards` times this stays under the slab's 2^24.
     pub places_max: u32,
+    pub retention: RetentionRules,
+    pub rate: RateRules,
     /// An append that is not answered for this long is refused with 503.
     pub log_ms: u64,
     /// A `send` that finds no room in a queue for this long is refused with 503.
@@ -54,6 +60,8 @@ pub enum Flow {
     Next,
     /// It can't be taken now: the way to this shard is full. Offer it again later, and nothing behind it before.
     Blocked(ShardId),
+    /// The user is out of tokens: offer it again then, milliseconds of the monotonic clock.
+    Later { at_ms: u64 },
 }
 
 /// Counters of the rules; they only grow.
@@ -65,7 +73,11 @@ pub struct Counts {
     pub ephemeral: u64,
     pub deliveries: u64,
     pub ephemeral_dropped: u64,
+    /// Sends that were not sent again because their key was known.
+    pub duplicates: u64,
     pub refused: u64,
+    /// Requests that found no token, each time they were offered.
+    pub rate_limited: u64,
     pub deferred: u64,
     pub log_late: u64,
     pub log_repeated: u64,
@@ -82,6 +94,9 @@ pub struct Usage {
     pub homes: usize,
     pub appends: usize,
     pub deferred: usize,
+    /// Bytes that are retained, and rooms that were forgotten to stay under the budget.
+    pub history_bytes: usize,
+    pub evicted_rooms: u64,
     pub unanswered: u64,
 }
 
@@ -100,8 +115,8 @@ pub(super) struct Pending {
     pub(super) parcel: Parcel,
     pub(super) origin: Origin,
     pub(super) echo: bool,
-    /// The room's home; `None` for an inbox.
-    pub(super) home: Option<Key>,
+    pub(super) key: Option<KeyHash>,
+    pub(super) home: Key,
     pub(super) deadline_ms: u64,
     /// The sender was told 503: it still counts when the answer comes, but nobody waits for `sent`.
     pub(super) given_up: bool,
@@ -122,6 +137,7 @@ pub struct Shard {
     pub(super) waiting: Vec<Key>,
     pub(super) deferred: u32,
     pub(super) arena: BytesMut,
+    pub(super) retention: Retention,
     pub(super) draining: bool,
     pub(super) counts: Counts,
 }
@@ -150,6 +166,7 @@ impl Shard {
             waiting: Vec::new(),
             deferred: 0,
             arena: BytesMut::with_capacity(ARENA_BYTES),
+            retention: Retention::default(),
             draining: false,
             counts: Counts::default(),
             rules,
@@ -178,6 +195,8 @@ impl Shard {
             homes: self.homes.len(),
             appends: self.pending.len(),
             deferred: self.deferred as usize,
+            history_bytes: self.retention.cost,
+            evicted_rooms: self.retention.evicted_rooms,
             unanswered: self.peers.iter().map(|peer| u64::from(peer.unanswered)).sum(),
         }
     }
@@ -192,12 +211,18 @@ impl Shard {
         if self.session(session).is_none_or(|state| state.leaving != Leaving::No) {
             return Flow::Next;
         }
+        if let Some(flow) = self.out_of_tokens(now, session, request, out) {
+            return flow;
+        }
         let flow = match request {
             Request::Hello(hello) => self.renew(session, hello, out),
             Request::Join(join) => self.join(session, join, out),
             Request::Leave { id, room } => self.leave(session, *id, room.as_str(), out),
             Request::Send(send) => self.send(session, send, out),
-            Request::History { id, room, .. } => self.history(session, *id, room.as_str(), out),
+            Request::History { id, room, before, after, limit } => {
+                let page = self.page_of(before.as_deref(), after.as_deref(), *limit);
+                self.history(session, *id, (room.as_str(), page), out)
+            }
             Request::Presence { id, room } => self.who(session, *id, room.as_str(), out),
             Request::Ping { id } => {
                 let payload = self.encode(&Outgoing::Pong { id: *id, ts: now.unix_ms });
@@ -211,7 +236,35 @@ impl Shard {
             }
         };
         self.settle(now, out);
+        if flow == Flow::Next && costs(request) {
+            self.take_token(session);
+        }
         flow
+    }
+
+    /// What to do with a request that has no token; `None` when it has one, or needs none.
+    fn out_of_tokens(&mut self, now: Now, session: SessionId, request: &Request<'_>, out: &mut Effects) -> Option<Flow> {
+        if !costs(request) {
+            return None;
+        }
+        let user = self.session(session).expect("checked by the caller").user;
+        let at_ms = self.users.get_mut(user).bucket.look(now.mono_ms(), &self.rules.rate).err()?;
+        self.counts.rate_limited += 1;
+        if self.rules.rate.mode == RateMode::Wait {
+            return Some(Flow::Later { at_ms });
+        }
+        self.counts.refused += 1;
+        let retry_after_ms = Some(at_ms - now.mono_ms());
+        let message = "more requests than this user may make";
+        let payload = self.encode(&Outgoing::Error { id: request.id(), reason: Reason::RateLimited, message, retry_after_ms });
+        out.queue(session, payload);
+        Some(Flow::Next)
+    }
+
+    fn take_token(&mut self, session: SessionId) {
+        if let Some(user) = self.session(session).map(|state| state.user) {
+            self.users.get_mut(user).bucket.take();
+        }
     }
 
     /// An object that could not be decoded, from a session that is logged in.
@@ -292,6 +345,7 @@ impl Shard {
             self.expire_appends(now, out);
         }
         self.retry_deferred(now, out);
+        self.expire_history(now);
         self.settle(now, out);
     }
 
@@ -322,9 +376,7 @@ impl Shard {
             let (origin, home) = (pending.origin, pending.home);
             self.counts.log_late += 1;
             self.refuse_origin(origin, Reason::LogUnavailable, "the log did not answer in time", out);
-            if let Some(home) = home {
-                self.append_settled(now, home, out);
-            }
+            self.append_settled(now, home, out);
         }
     }
 
@@ -338,9 +390,10 @@ impl Shard {
 
     fn dispatch_to_side(&mut self, now: Now, envelope: Envelope, out: &mut Effects) {
         match envelope {
-            Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Gone { .. } | Envelope::Publish { .. } | Envelope::Who { .. } => {
+            Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Gone { .. } | Envelope::Publish { .. } | Envelope::Page { .. } | Envelope::Who { .. } => {
                 self.handle_home_request(now, envelope, out)
             }
+            Envelope::More { session, payload } => self.more(session, payload, out),
             Envelope::Joined { session, place, watch, payload } => self.joined(session, place, watch, payload, out),
             Envelope::Left { session, place, payload } => self.left(session, place, payload, out),
             Envelope::Answer { session, payload } => self.take_answer(session, payload, out),
@@ -403,6 +456,11 @@ impl Shard {
         ShardId(u16::try_from(scaled).expect("less than the number of shards"))
     }
 
+    /// A user's key, so that neither half can be made to collide.
+    pub(super) fn key_hash(&self, user: &str, key: &str) -> KeyHash {
+        KeyHash { user: self.hasher.hash_one(user), key: self.hasher.hash_one((user, key)) }
+    }
+
     pub(super) fn origin(&self, session: SessionId, id: Option<RequestId>) -> Origin {
         Origin { from: SessionRef { shard: self.rules.shard, session }, id }
     }
@@ -442,6 +500,11 @@ impl Shard {
     pub(super) fn answer(&mut self, origin: Origin, payload: Bytes, out: &mut Effects) {
         self.post(origin.from.shard, Envelope::Answer { session: origin.from.session, payload }, out);
     }
+}
+
+/// Every request but `ping`, `pong` and `bye` takes a token.
+fn costs(request: &Request<'_>) -> bool {
+    !matches!(request, Request::Ping { .. } | Request::Pong | Request::Bye)
 }
 
 /// Encodes one frame into its own piece of the arena.

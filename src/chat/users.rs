@@ -4,6 +4,7 @@
 
 use smallvec::SmallVec;
 
+use super::bucket::Bucket;
 use super::named::{Named, NamedSlab};
 use crate::ids::{Key, Position, SessionId};
 
@@ -17,6 +18,7 @@ pub(super) struct User {
     pub(super) living: u32,
     /// This shard's sessions of the user that are in use; empty for a user whose home is another shard.
     pub(super) sessions: SmallVec<[SessionId; 2]>,
+    pub(super) bucket: Bucket,
     /// The newest position of the user's inbox; zero before the first message since the user was last known here.
     pub(super) inbox_at: Position,
 }
@@ -49,7 +51,7 @@ impl Users {
         if let Some(key) = self.users.find(hash, name) {
             return Some(key);
         }
-        let user = User { name: name.into(), hash, rooms: 0, living: 0, sessions: SmallVec::new(), inbox_at: Position::default() };
+        let user = User { name: name.into(), hash, rooms: 0, living: 0, sessions: SmallVec::new(), bucket: Bucket::FULL, inbox_at: Position::default() };
         self.users.insert(user).ok()
     }
 

@@ -29,10 +29,11 @@ impl KeySpec {
 }
 
 /// The sections in the file's order, with what they hold.
-pub(super) const SECTIONS: [(&str, &str); 6] = [
+pub(super) const SECTIONS: [(&str, &str); 7] = [
     ("server", "Where it listens and on which CPUs it runs."),
     ("auth", "Who may log in."),
     ("limits", "Counts and deadlines."),
+    ("history", "What rooms and inboxes retain, in memory."),
     ("queues", "What may wait, and how much is sent per turn."),
     ("ring", "Sizes of each shard's io_uring and of its sockets' kernel queues."),
     ("log", "What is logged (standard error)."),
@@ -43,6 +44,10 @@ const SESSIONS: u64 = limits::SESSIONS_PER_USER_MAX as u64;
 const FRAME_BYTES: u64 = (limits::FRAME_BYTES_MAX + limits::TCP_HEADER_BYTES) as u64;
 /// Less, and a session could be ended for what one send holds while the next one waits.
 const HARD_MARK_MIN: u64 = 2 * limits::SEND_BYTES_MAX as u64;
+/// Less, and one room could not fill its own bound.
+const HISTORY_MIN: u64 = 1 << 20;
+/// A month.
+const DAYS: u64 = 31 * 24 * 3_600_000;
 /// Slots of a slab: what a key can name.
 const SLOTS: u64 = 1 << Key::SLOT_BITS;
 /// Room for any host of today, and far from overflow.
@@ -141,9 +146,16 @@ pub(super) const KEYS: &[KeySpec] = &[
     KeySpec {
         section: "limits",
         name: "requests_burst",
-        meaning: "Requests that a user may make at once, as `welcome` announces. Announced only: not enforced yet.",
-        cost: "",
+        meaning: "Requests that a user, with all its sessions, may make at once, as `welcome` announces.",
+        cost: "the work that one user can ask for in one go.",
         slot: |s| number(&mut s.limits.requests_burst, 1..=1_000_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "rate_mode",
+        meaning: "A request above the rate: \"wait\": stays unread until it may be made; \"reject\": is answered with 429 at once.",
+        cost: "",
+        slot: |s| Slot::Word(&mut s.limits.rate_mode),
     },
     KeySpec {
         section: "limits",
@@ -186,6 +198,34 @@ pub(super) const KEYS: &[KeySpec] = &[
         meaning: "Milliseconds from SIGTERM to exit, at most.",
         cost: "a restart takes longer when a client does not read. A service manager must wait longer than this before it kills.",
         slot: |s| number(&mut s.limits.drain_ms, 100..=3_600_000),
+    },
+    KeySpec {
+        section: "history",
+        name: "room_messages",
+        meaning: "Messages that one room or inbox retains.",
+        cost: "memory, up to room_bytes for each busy room.",
+        slot: |s| number(&mut s.history.room_messages, 1..=1_000_000),
+    },
+    KeySpec {
+        section: "history",
+        name: "room_bytes",
+        meaning: "Bytes that one room or inbox retains.",
+        cost: "memory, up to shard_bytes for all rooms of a shard.",
+        slot: |s| number(&mut s.history.room_bytes, FRAME_BYTES..=BYTES),
+    },
+    KeySpec {
+        section: "history",
+        name: "age_ms",
+        meaning: "Milliseconds that a message is retained. At least as long as keys of `send` are remembered.",
+        cost: "quiet rooms keep their memory for as long.",
+        slot: |s| number(&mut s.history.age_ms, limits::DEDUP_WINDOW_MS..=DAYS),
+    },
+    KeySpec {
+        section: "history",
+        name: "shard_bytes",
+        meaning: "Bytes that all rooms of a shard retain together; above it the room written longest ago is forgotten whole.",
+        cost: "memory of every shard.",
+        slot: |s| number(&mut s.history.shard_bytes, HISTORY_MIN..=1 << 40),
     },
     KeySpec {
         section: "queues",

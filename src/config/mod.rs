@@ -32,6 +32,7 @@ pub struct Settings {
     pub server: Server,
     pub auth: Auth,
     pub limits: Limits,
+    pub history: History,
     pub queues: Queues,
     pub ring: Ring,
     pub log: Log,
@@ -65,6 +66,15 @@ pub enum AuthMode {
     Open,
 }
 
+/// What happens to a request above its user's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateMode {
+    /// It stays unread until there is a token for it.
+    Wait,
+    /// It is answered with 429 and the time until there is one.
+    Reject,
+}
+
 /// `[limits]`: counts and deadlines of protocol.md. Milliseconds end in `_ms`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -75,12 +85,22 @@ pub struct Limits {
     pub sessions_per_user: usize,
     pub requests_per_s: u32,
     pub requests_burst: u32,
+    pub rate_mode: RateMode,
     pub handshake_ms: u64,
     pub frame_ms: u64,
     pub heartbeat_ms: u64,
     pub join_ms: u64,
     pub log_ms: u64,
     pub drain_ms: u64,
+}
+
+/// `[history]`: what rooms and inboxes retain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    pub room_messages: usize,
+    pub room_bytes: usize,
+    pub age_ms: u64,
+    pub shard_bytes: usize,
 }
 
 /// `[queues]`: what may wait, and how much is sent per turn.
@@ -160,6 +180,7 @@ impl Default for Limits {
             sessions_per_user: 16,
             requests_per_s: 50,
             requests_burst: 100,
+            rate_mode: RateMode::Wait,
             handshake_ms: 5_000,
             frame_ms: 10_000,
             heartbeat_ms: 25_000,
@@ -167,6 +188,12 @@ impl Default for Limits {
             log_ms: 5_000,
             drain_ms: 30_000,
         }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { room_messages: 1_000, room_bytes: 1 << 20, age_ms: 3_600_000, shard_bytes: 256 << 20 }
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use toml::de::DeValue;
 
-use super::{AuthMode, cpus};
+use super::{AuthMode, RateMode, cpus};
 
 /// One setting, borrowed by its kind.
 pub(super) enum Slot<'a> {
@@ -173,6 +173,28 @@ impl Word for AuthMode {
 
     fn set(&mut self, word: &str) -> bool {
         word == "open"
+    }
+}
+
+impl Word for RateMode {
+    fn choices(&self) -> &'static [&'static str] {
+        &["wait", "reject"]
+    }
+
+    fn get(&self) -> &'static str {
+        match self {
+            RateMode::Wait => "wait",
+            RateMode::Reject => "reject",
+        }
+    }
+
+    fn set(&mut self, word: &str) -> bool {
+        *self = match word {
+            "wait" => RateMode::Wait,
+            "reject" => RateMode::Reject,
+            _ => return false,
+        };
+        true
     }
 }
 

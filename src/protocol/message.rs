@@ -32,6 +32,18 @@ pub enum Request<'a> {
     Bye,
 }
 
+impl Request<'_> {
+    /// The client's number of the request, if it gave one.
+    pub fn id(&self) -> Option<RequestId> {
+        match self {
+            Request::Join(join) => join.id,
+            Request::Send(send) => send.id,
+            Request::Leave { id, .. } | Request::Presence { id, .. } | Request::History { id, .. } | Request::Ping { id } => *id,
+            Request::Hello(_) | Request::Pong | Request::Bye => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hello<'a> {
     pub version: u64,
@@ -134,9 +146,6 @@ fn join<'a>(fields: &Fields<'a>) -> Result<Request<'a>, Fault> {
         presence: fields.flag(Field::Presence)?.unwrap_or(false),
         echo: fields.flag(Field::Echo)?.unwrap_or(true),
     };
-    if join.since.is_some() && join.history.is_some() {
-        return Err(Fault::bad_field("since and history exclude each other"));
-    }
     Ok(Request::Join(join))
 }
 

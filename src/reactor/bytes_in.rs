@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::connection::Phase;
+use super::connection::{Phase, Waits};
 use super::core::Core;
 use super::counters::Ended;
 use super::effects::Ending;
@@ -107,7 +107,7 @@ impl<S> Core<S> {
         let now_ms = self.now_ms();
         let frame_ms = self.settings.limits.frame_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.blocked {
+        if connection.waits != Waits::No {
             return;
         }
         if fresh || connection.waiting_ms == 0 {
@@ -140,7 +140,11 @@ impl<S> Core<S> {
                 Phase::Open => FRAME_BYTES_MAX,
                 _ => return Parsed::Over,
             };
-            if connection.blocked {
+            if connection.waits != Waits::No {
+                return Parsed::Used(used);
+            }
+            if connection.queued_bytes as usize > self.settings.queues.soft_mark_bytes {
+                self.wait_for(key, Waits::Reader);
                 return Parsed::Used(used);
             }
             match cut(&bytes[used..], max) {
@@ -191,8 +195,13 @@ impl<S> Core<S> {
             }
         };
         self.settle();
-        if let Flow::Blocked(_) = flow {
-            self.block(key);
+        match flow {
+            Flow::Next => {}
+            Flow::Blocked(_) => self.wait_for(key, Waits::Mesh),
+            Flow::Later { at_ms } => {
+                self.wait_for(key, Waits::Rate);
+                self.stalls.schedule(key.slot, at_ms * 1_000_000);
+            }
         }
         flow
     }
@@ -208,59 +217,83 @@ impl<S> Core<S> {
         decoded.ok()
     }
 
-    /// The way to another shard is full: nothing more is read from the session until the request is taken.
-    fn block(&mut self, key: Key) {
+    /// The first request in what is unread can't be taken now: nothing more is read from the session until it is.
+    fn wait_for(&mut self, key: Key, waits: Waits) {
         let now = self.now;
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.blocked {
-            return;
-        }
-        connection.blocked = true;
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.phase == Phase::Open) else { return };
+        connection.waits = waits;
         connection.waiting_ms = now.mono_ms();
-        self.counters.blocked.add(1);
-        self.blocked.push_back(key);
-        self.stalls.schedule_no_later(key.slot, now.mono_ns + self.settings.limits.log_ms * 1_000_000);
         self.want_rearm(key);
+        if waits == Waits::Mesh {
+            self.counters.blocked.add(1);
+            self.blocked.push_back(key);
+            self.stalls.schedule_no_later(key.slot, now.mono_ns + self.settings.limits.log_ms * 1_000_000);
+        }
     }
 
-    /// Offers blocked requests again, each once.
+    /// Offers again the requests that wait for the mesh or found their reader reading, each once.
     pub(super) fn retry_blocked(&mut self) {
         for _ in 0..self.blocked.len() {
             let Some(key) = self.blocked.pop_front() else { break };
-            self.unblock(key);
+            self.offer_again(key);
         }
     }
 
-    fn unblock(&mut self, key: Key) {
+    fn offer_again(&mut self, key: Key) {
         let now_ms = self.now_ms();
-        let Some(connection) = self.connections.get_mut(key).filter(|c| c.blocked) else { return };
-        connection.blocked = false;
-        let since_ms = std::mem::take(&mut connection.waiting_ms);
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.waits != Waits::No) else { return };
+        connection.waits = Waits::No;
+        connection.waiting_ms = 0;
         connection.read_ms = now_ms;
         self.parse_unread(key);
-        match self.connections.get_mut(key) {
-            // Still the same request: its time runs from when it was first blocked.
-            Some(connection) if connection.blocked => connection.waiting_ms = since_ms,
-            _ => {
-                self.stalls.cancel(key.slot);
-                self.want_rearm(key);
-            }
+        let Some(connection) = self.connections.get(key).filter(|c| c.waits == Waits::No) else { return };
+        let (open, eof) = (connection.phase == Phase::Open, connection.eof);
+        self.stalls.cancel(key.slot);
+        self.want_rearm(key);
+        if open && eof {
+            self.stream_ended(key);
+        }
+    }
+
+    /// The session's queue has gone out far enough for its next request.
+    pub(super) fn reader_reads(&mut self, key: Key) {
+        let mark = self.settings.queues.soft_mark_bytes / 2;
+        if self.connections.get(key).is_some_and(|c| c.waits == Waits::Reader && c.queued_bytes as usize <= mark) {
+            self.blocked.push_back(key);
+        }
+    }
+
+    /// The client has closed its side, and everything it sent before is judged or waits its turn.
+    pub(super) fn stream_ended(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.waits == Waits::No {
+            self.chat.handle_end_of_stream(key, &mut self.effects);
+            self.settle();
+        }
+    }
+
+    /// A time has come that a request waited for: its token, or its deadline.
+    pub(super) fn waited(&mut self, slot: u32) {
+        let Some(key) = self.connections.key_at(slot) else { return };
+        match self.connections.get(key).map(|c| c.waits) {
+            Some(Waits::Rate) => self.offer_again(key),
+            Some(Waits::Mesh) => self.refuse_blocked(key),
+            _ => {}
         }
     }
 
     /// A blocked request has waited too long: it is refused, what stands behind it goes on.
-    pub(super) fn refuse_blocked(&mut self, slot: u32) {
-        let Some(key) = self.connections.key_at(slot) else { return };
-        let Some(connection) = self.connections.get_mut(key).filter(|c| c.blocked && c.phase == Phase::Open) else { return };
+    fn refuse_blocked(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
         let unread = std::mem::take(&mut connection.unread);
-        connection.blocked = false;
+        connection.waits = Waits::No;
         connection.waiting_ms = 0;
         self.unread_bytes -= unread.len();
         let Cut::Frame { json, rest } = cut(&unread, FRAME_BYTES_MAX) else {
-            unreachable!("a blocked request stands first in what is unread")
+            unreachable!("a request that waits stands first in what is unread")
         };
         if let Some(Ok(request)) = self.decode(key, json) {
-            let refusal = Refusal { id: id_of(&request), reason: Reason::Overloaded, message: "the way to the room is full" };
+            let refusal = Refusal { id: request.id(), reason: Reason::Overloaded, message: "the way to the room is full" };
             self.chat.handle_overload(key, &refusal, &mut self.effects);
             self.settle();
         }
@@ -325,15 +358,6 @@ impl<S> Core<S> {
     pub(super) fn end_and_settle(&mut self, key: Key, ending: Ending) {
         self.end(key, ending);
         self.settle();
-    }
-}
-
-fn id_of(request: &Request<'_>) -> Option<crate::ids::RequestId> {
-    match request {
-        Request::Join(join) => join.id,
-        Request::Send(send) => send.id,
-        Request::Leave { id, .. } | Request::Presence { id, .. } | Request::History { id, .. } | Request::Ping { id } => *id,
-        Request::Hello(_) | Request::Pong | Request::Bye => None,
     }
 }
 

@@ -29,6 +29,18 @@ pub enum Receive {
     Cancelling,
 }
 
+/// Why a session's next request is not taken yet. Until it is, nothing is read from the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    No,
+    /// The way to another shard is full, or an answer before it is still due.
+    Mesh,
+    /// The user is out of tokens.
+    Rate,
+    /// The client does not read: its own queue is over the soft mark.
+    Reader,
+}
+
 /// What an onlooker can tell apart, for checks and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
@@ -65,8 +77,8 @@ pub(super) struct Connection<S> {
     pub(super) eof: bool,
     /// A `ping` went out and nothing was read since.
     pub(super) pinged: bool,
-    /// A request waits for the way to another shard; it stands first in `unread`.
-    pub(super) blocked: bool,
+    /// What the first request in `unread` waits for.
+    pub(super) waits: Waits,
     /// Times the rules said hold and not yet release.
     pub(super) holds: u16,
     pub(super) queue: Queue,
@@ -106,7 +118,7 @@ impl<S> Connection<S> {
             starved: false,
             eof: false,
             pinged: false,
-            blocked: false,
+            waits: Waits::No,
             holds: 0,
             queue: Queue::default(),
             queued_bytes: 0,
@@ -136,7 +148,7 @@ impl<S> Connection<S> {
             Phase::Joining => State::Joining,
             Phase::Open if self.starved => State::Starved,
             Phase::Open if self.receive == Receive::Cancelling => State::Cancelling,
-            Phase::Open if self.holds > 0 || self.blocked => State::Paused,
+            Phase::Open if self.holds > 0 || self.waits != Waits::No => State::Paused,
             Phase::Open if self.sending => State::Sending,
             Phase::Open => State::Idle,
         }

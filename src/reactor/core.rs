@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, Waits};
 use super::counters::{Counters, Ended, Shared};
 use super::{Control, Parts, Report};
 use crate::chat::{self, Effects};
@@ -74,7 +74,7 @@ pub(super) struct Core<S> {
     pub(super) cut: Vec<Key>,
     /// Connections whose queue has gone out or whose last operation has ended: to shut down or to release.
     pub(super) closing: Vec<Key>,
-    /// Connections with a request that waits for the way to another shard.
+    /// Connections with a request that is to be offered again.
     pub(super) blocked: VecDeque<Key>,
     pub(super) unread_bytes: usize,
     pub(super) spare: Vec<Vec<u8>>,
@@ -148,7 +148,7 @@ impl<S> Core<S> {
     pub(super) fn wants_bytes(&self, connection: &Connection<S>) -> bool {
         match connection.phase {
             Phase::Handshake => self.drain == Drain::No && !connection.eof,
-            Phase::Open => self.drain == Drain::No && connection.holds == 0 && !connection.blocked && !connection.eof,
+            Phase::Open => self.drain == Drain::No && connection.holds == 0 && connection.waits == Waits::No && !connection.eof,
             Phase::Closing | Phase::Lingering => !connection.eof && (connection.discarded as usize) < LINGER_BYTES_MAX,
             Phase::Joining => false,
         }

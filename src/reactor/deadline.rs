@@ -4,7 +4,7 @@
 //! store and no work on the wheel.
 
 use super::Reactor;
-use super::connection::Phase;
+use super::connection::{Phase, Waits};
 use super::core::{Core, Drain};
 use super::effects::Ending;
 use crate::ids::Key;
@@ -38,7 +38,7 @@ impl<I: Io> Reactor<I> {
         }
         more |= self.core.stalls.advance(now_ns, budget, &mut expired);
         for slot in expired.drain(..) {
-            self.core.refuse_blocked(slot);
+            self.core.waited(slot);
         }
         self.expired = expired;
         more
@@ -84,7 +84,7 @@ impl<S> Core<S> {
             Phase::Closing | Phase::Lingering | Phase::Joining => return Verdict::Cut,
             Phase::Open => {}
         }
-        let paused = connection.holds > 0 || connection.blocked || connection.starved || !reading;
+        let paused = connection.holds > 0 || connection.waits != Waits::No || connection.starved || !reading;
         if paused {
             // The clock stands still while the server itself is not reading.
             connection.read_ms = now_ms;

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::connection::{NO_PUBLIC_ID, Phase};
+use super::connection::{NO_PUBLIC_ID, Phase, Waits};
 use super::core::Core;
 use super::counters::Ended;
 use crate::chat::{Class, Effect};
@@ -135,7 +135,7 @@ impl<S> Core<S> {
         }
         connection.phase = Phase::Closing;
         connection.ended = ending.ended;
-        connection.blocked = false;
+        connection.waits = Waits::No;
         connection.deadline_ms = now_ms + crate::limits::CLOSE_FLUSH_MS;
         self.counters.end(ending.ended);
         if connection.public_id != NO_PUBLIC_ID {

@@ -126,6 +126,7 @@ impl<I: Io> Reactor<I> {
                 connection.sending = false;
                 let (more, phase) = (!connection.queue.is_empty(), connection.phase);
                 self.core.frames.release(frame);
+                self.core.reader_reads(key);
                 if more && phase != Phase::Joining {
                     self.core.mark_dirty(key, Class::Interactive);
                 } else if phase != Phase::Open {

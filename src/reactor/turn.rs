@@ -61,6 +61,8 @@ impl<I: Io> Reactor<I> {
         more |= self.look_at_deadlines(DEADLINES_MAX);
         self.tick();
         self.take_answers();
+        self.core.retry_blocked();
+        self.take_answers();
         self.drain_step();
         self.advance_closing();
         self.submit_accepts();
@@ -123,7 +125,6 @@ impl<I: Io> Reactor<I> {
         for (from, envelope) in taken {
             self.core.envelope_in(from, envelope);
         }
-        self.core.retry_blocked();
         more
     }
 

@@ -9,11 +9,11 @@ use futures_lite::FutureExt;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::{Plan, StartError, exit};
-use crate::chat::Rules;
+use crate::chat::{RateRules, RetentionRules, Rules};
 use crate::cluster::log::MemoryLog;
 use crate::config::Settings;
 use crate::ids::{Epoch, Key, ShardId};
-use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX};
 use crate::mesh::directory::Directory;
 use crate::mesh::{Envelope, mesh};
 use crate::protocol::encode::AnnouncedLimits;
@@ -251,12 +251,19 @@ fn rules(settings: &Settings, plan: &Plan, shard: ShardId, seeds: &Seeds) -> Rul
             frame_bytes: bytes(FRAME_BYTES_MAX),
             body_bytes: bytes(BODY_BYTES_MAX),
             rooms: bytes(limits.rooms_per_session),
-            replay: 0,
+            replay: bytes(REPLAY_MESSAGES_MAX),
             requests_per_s: limits.requests_per_s,
             requests_burst: limits.requests_burst,
         },
         sessions_per_user_max: limits.sessions_per_user,
         places_max: (1 << Key::SLOT_BITS) / u32::from(plan.shards),
+        retention: RetentionRules {
+            messages_max: settings.history.room_messages,
+            bytes_max: settings.history.room_bytes,
+            age_ms: settings.history.age_ms,
+            shard_bytes_max: settings.history.shard_bytes,
+        },
+        rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
         log_ms: limits.log_ms,
         hold_ms: limits.log_ms,
         requests_per_peer_max: REQUESTS_PER_PEER_MAX,

@@ -1,0 +1,86 @@
+//! A user's rate: a token bucket, filled by time, one token a request.
+
+use crate::config::RateMode;
+
+/// How fast a user's sessions together may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateRules {
+    pub requests_per_s: u32,
+    /// Tokens of a full bucket, at most [`RateRules::BURST_MAX`].
+    pub burst: u32,
+    pub mode: RateMode,
+}
+
+impl RateRules {
+    pub const BURST_MAX: u32 = 4_000_000;
+}
+
+/// Level in thousandths of a token: between nothing and a full bucket, whatever the clock does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bucket {
+    level: u32,
+    /// When it had that level, milliseconds of the monotonic clock.
+    at_ms: u64,
+}
+
+const TOKEN: u32 = 1_000;
+
+const _: () = assert!(RateRules::BURST_MAX as u64 * TOKEN as u64 <= u32::MAX as u64);
+
+impl Bucket {
+    /// A bucket that nobody has taken from.
+    pub(super) const FULL: Bucket = Bucket { level: u32::MAX, at_ms: 0 };
+
+    /// `Ok` when a token is there (take it with [`Bucket::take`]); else when one will be, milliseconds of the monotonic clock.
+    pub(super) fn look(&mut self, now_ms: u64, rules: &RateRules) -> Result<(), u64> {
+        let full = u64::from(rules.burst) * u64::from(TOKEN);
+        let filled = now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(rules.requests_per_s));
+        let level = u64::from(self.level).saturating_add(filled).min(full);
+        self.level = u32::try_from(level).expect("a full bucket fits");
+        self.at_ms = now_ms;
+        if self.level >= TOKEN {
+            return Ok(());
+        }
+        let missing = u64::from(TOKEN - self.level);
+        Err(now_ms + missing.div_ceil(u64::from(rules.requests_per_s)))
+    }
+
+    /// Takes the token that was seen.
+    pub(super) fn take(&mut self) {
+        self.level = self.level.checked_sub(TOKEN).expect("a token was seen");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: RateRules = RateRules { requests_per_s: 50, burst: 100, mode: RateMode::Wait };
+
+    #[test]
+    fn a_burst_then_the_rate_and_never_more() {
+        let mut bucket = Bucket::FULL;
+        let mut taken = 0_u64;
+        for now_ms in 1_000..11_000 {
+            while bucket.look(now_ms, &RULES).is_ok() {
+                bucket.take();
+                taken += 1;
+            }
+            assert!(u64::from(bucket.level) <= 100 * u64::from(TOKEN));
+        }
+        assert_eq!(taken, 100 + 50 * 10 - 1, "the last token of the tenth second is not there yet");
+    }
+
+    #[test]
+    fn it_says_when_the_next_token_comes() {
+        let mut bucket = Bucket::FULL;
+        for _ in 0..100 {
+            assert_eq!(bucket.look(5_000, &RULES), Ok(()));
+            bucket.take();
+        }
+        assert_eq!(bucket.look(5_000, &RULES), Err(5_020));
+        assert_eq!(bucket.look(5_019, &RULES), Err(5_020));
+        assert_eq!(bucket.look(5_020, &RULES), Ok(()));
+        assert_eq!(bucket.look(1, &RULES), Ok(()), "a clock that goes back takes nothing away");
+    }
+}
