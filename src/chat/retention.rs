@@ -71,6 +71,18 @@ impl Shard {
         while self.retention.cost > rules.shard_bytes_max && self.retention.oldest != Some(home) {
             self.forget_oldest();
         }
+        self.trim_alone(home);
+    }
+
+    /// The last room that is left has the whole budget, and no more.
+    fn trim_alone(&mut self, home: Key) {
+        let state = self.homes.get_mut(home).expect("found by the caller");
+        let history = state.history.as_mut().expect("just written");
+        while self.retention.cost > self.rules.retention.shard_bytes_max && history.len() > 1 {
+            let before = history.cost();
+            state.complete_after = history.pop().expect("longer than one");
+            self.retention.cost -= before - history.cost();
+        }
     }
 
     pub(super) fn remember_key(&mut self, home: Key, key: KeyHash, position: Position) {

@@ -125,7 +125,11 @@ impl Home {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.users.is_empty() && self.shards.is_empty() && self.appends == self.settled && self.deferred.is_empty() && self.history.is_none()
+        self.users.is_empty()
+            && self.shards.is_empty()
+            && self.appends == self.settled
+            && self.deferred.is_empty()
+            && self.history.is_none()
     }
 
     pub(super) fn add_session(&mut self, shard: ShardId, place: Key) {

@@ -390,9 +390,12 @@ impl Shard {
 
     fn dispatch_to_side(&mut self, now: Now, envelope: Envelope, out: &mut Effects) {
         match envelope {
-            Envelope::Join { .. } | Envelope::Leave { .. } | Envelope::Gone { .. } | Envelope::Publish { .. } | Envelope::Page { .. } | Envelope::Who { .. } => {
-                self.handle_home_request(now, envelope, out)
-            }
+            Envelope::Join { .. }
+            | Envelope::Leave { .. }
+            | Envelope::Gone { .. }
+            | Envelope::Publish { .. }
+            | Envelope::Page { .. }
+            | Envelope::Who { .. } => self.handle_home_request(now, envelope, out),
             Envelope::More { session, payload } => self.more(session, payload, out),
             Envelope::Joined { session, place, watch, payload } => self.joined(session, place, watch, payload, out),
             Envelope::Left { session, place, payload } => self.left(session, place, payload, out),

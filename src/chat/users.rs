@@ -51,7 +51,15 @@ impl Users {
         if let Some(key) = self.users.find(hash, name) {
             return Some(key);
         }
-        let user = User { name: name.into(), hash, rooms: 0, living: 0, sessions: SmallVec::new(), bucket: Bucket::FULL, inbox_at: Position::default() };
+        let user = User {
+            name: name.into(),
+            hash,
+            rooms: 0,
+            living: 0,
+            sessions: SmallVec::new(),
+            bucket: Bucket::FULL,
+            inbox_at: Position::default(),
+        };
         self.users.insert(user).ok()
     }
 

@@ -139,8 +139,8 @@ pub(super) const KEYS: &[KeySpec] = &[
     KeySpec {
         section: "limits",
         name: "requests_per_s",
-        meaning: "Requests per second and user that `welcome` announces. Announced only: not enforced yet.",
-        cost: "",
+        meaning: "Requests per second that a user, with all its sessions, may make, as `welcome` announces.",
+        cost: "the work that one user can ask for.",
         slot: |s| number(&mut s.limits.requests_per_s, 1..=1_000_000),
     },
     KeySpec {

@@ -31,7 +31,7 @@ pub enum Receive {
 
 /// Why a session's next request is not taken yet. Until it is, nothing is read from the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waits {
+pub(super) enum Waits {
     No,
     /// The way to another shard is full, or an answer before it is still due.
     Mesh,
