@@ -43,6 +43,7 @@ impl<I: Io> Reactor<I> {
             retry: VecDeque::new(),
             gathers: Gathers::default(),
             rung: Vec::new(),
+            taken: Vec::new(),
             starved: VecDeque::new(),
             expired: Vec::new(),
             answers: Vec::new(),
@@ -118,13 +119,14 @@ impl<I: Io> Reactor<I> {
             return false;
         }
         // The port is lent out while the rules post into it, so what came in is put aside first.
-        let mut taken = Vec::new();
+        let mut taken = std::mem::take(&mut self.taken);
         let more = self.core.port.receive(ENVELOPES_MAX, |from, envelope| taken.push((from, envelope)));
         self.busy_ns = self.core.now.mono_ns;
         self.core.counters.envelopes_in.add(taken.len() as u64);
-        for (from, envelope) in taken {
+        for (from, envelope) in taken.drain(..) {
             self.core.envelope_in(from, envelope);
         }
+        self.taken = taken;
         more
     }
 
