@@ -220,6 +220,12 @@ pub enum Envelope {
         origin: Origin,
         page: Page,
     },
+    /// To the home: a reader has fallen behind, or (`ms` 0) caught up; no answer.
+    Stall {
+        parcel: Parcel,
+        reader: SessionRef,
+        ms: u64,
+    },
     /// To the home: who is here?
     Who {
         parcel: Parcel,

@@ -23,7 +23,7 @@ impl Shard {
         let settled = if matches!(envelope, Envelope::Leave { .. }) { state.appends } else { 0 };
         let publishes = matches!(envelope, Envelope::Publish { ephemeral: false, .. });
         let queued = publishes && state.deferred.iter().any(|d| matches!(d.envelope, Envelope::Publish { .. }));
-        let full = publishes && self.is_congested(Some(home), from.shard);
+        let full = publishes && (self.is_congested(Some(home), from.shard) || self.is_stalled(home, now));
         if behind || queued || full || settled > state.settled {
             self.defer(now, home, Deferred { envelope, from, settled, deadline_ms: 0, held: false }, out);
         } else {
@@ -311,7 +311,7 @@ impl Shard {
             let state = self.homes.get(home).expect("found above");
             let publishes = matches!(first.envelope, Envelope::Publish { ephemeral: false, .. });
             let late = first.held && now.mono_ms() >= first.deadline_ms;
-            let full = publishes && self.is_congested(Some(home), first.from.shard);
+            let full = publishes && (self.is_congested(Some(home), first.from.shard) || self.is_stalled(home, now));
             if first.settled > state.settled || (full && !late) {
                 return;
             }

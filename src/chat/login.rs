@@ -112,7 +112,7 @@ impl Shard {
         state.public_id = public_id;
         let user = state.user;
         let retained = self.inbox_of(user).and_then(|home| self.homes.get(home)).map(|state| state.at);
-        let at = retained.unwrap_or(self.users.get(user).inbox_at);
+        let at = retained.unwrap_or_else(|| self.users.get(user).inbox_at);
         let payload = super::shard::pack(
             &mut self.arena,
             &Outgoing::Welcome(Welcome {

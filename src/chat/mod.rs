@@ -21,6 +21,7 @@ mod retention;
 mod room;
 mod session;
 mod shard;
+mod stall;
 mod users;
 
 pub use bucket::RateRules;

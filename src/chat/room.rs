@@ -9,6 +9,7 @@ use super::dedup::Dedup;
 use super::effect::Envelope;
 use super::history::History;
 use super::named::Named;
+use super::stall::Stalls;
 use crate::ids::{Key, Position, SessionId, SessionRef, ShardId};
 
 /// The member side of a room on one shard. It lives while it has a member or an unanswered join or leave.
@@ -54,6 +55,8 @@ pub(super) struct Home {
     pub(super) history: Option<Box<History>>,
     /// Keys used in the room; `None` before the first.
     pub(super) dedup: Option<Box<Dedup>>,
+    /// Readers that hold the room's senders back; `None` before the first.
+    pub(super) stalls: Option<Box<Stalls>>,
     /// Neighbours in the shard's list of rooms with history, least recently written first.
     pub(super) older: Option<Key>,
     pub(super) newer: Option<Key>,
@@ -108,6 +111,7 @@ impl Home {
             complete_after,
             history: None,
             dedup: None,
+            stalls: None,
             older: None,
             newer: None,
             users: HashMap::default(),

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::stall::StallBudget;
 use crate::ids::{Key, SessionId};
 use crate::limits::{BAD_OBJECTS_MAX, BAD_OBJECTS_WINDOW_MS};
 
@@ -17,6 +18,8 @@ pub(super) struct Session {
     pub(super) unanswered: u32,
     /// The client has said that it goes; it goes when everything it asked is answered.
     pub(super) leaving: Leaving,
+    /// What its slow reading has cost the senders of its rooms.
+    pub(super) stalls: StallBudget,
     bad_objects: u8,
     /// When the first of them came, milliseconds of the monotonic clock.
     bad_since_ms: u64,
@@ -63,6 +66,7 @@ impl Session {
             device,
             unanswered: 0,
             leaving: Leaving::No,
+            stalls: StallBudget::default(),
             bad_objects: 0,
             bad_since_ms: 0,
         }

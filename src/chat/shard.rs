@@ -13,7 +13,7 @@ use super::retention::{Retention, RetentionRules};
 use super::room::{Home, Place};
 use super::session::{Leaving, Session};
 use super::users::Users;
-use crate::config::RateMode;
+use crate::config::{RateMode, SlowReader};
 use crate::ids::{Epoch, Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
 use crate::memory::parallel::Parallel;
 use crate::memory::slab::Slab;
@@ -37,6 +37,7 @@ pub struct Rules {
     pub places_max: u32,
     pub retention: RetentionRules,
     pub rate: RateRules,
+    pub slow_reader: SlowReader,
     /// An append that is not answered for this long is refused with 503.
     pub log_ms: u64,
     /// A `send` that finds no room in a queue for this long is refused with 503.
@@ -79,6 +80,9 @@ pub struct Counts {
     /// Requests that found no token, each time they were offered.
     pub rate_limited: u64,
     pub deferred: u64,
+    /// Times a slow reader held back the senders of its rooms, and times it had no budget left to.
+    pub stalls: u64,
+    pub stalls_refused: u64,
     pub log_late: u64,
     pub log_repeated: u64,
     /// Envelopes for sessions or places that had gone.
@@ -138,6 +142,8 @@ pub struct Shard {
     pub(super) deferred: u32,
     pub(super) arena: BytesMut,
     pub(super) retention: Retention,
+    /// The last moment for which any room of this shard is stalled.
+    pub(super) stalled_until_ms: u64,
     pub(super) draining: bool,
     pub(super) counts: Counts,
 }
@@ -167,6 +173,7 @@ impl Shard {
             deferred: 0,
             arena: BytesMut::with_capacity(ARENA_BYTES),
             retention: Retention::default(),
+            stalled_until_ms: 0,
             draining: false,
             counts: Counts::default(),
             rules,
@@ -397,6 +404,7 @@ impl Shard {
             | Envelope::Page { .. }
             | Envelope::Who { .. } => self.handle_home_request(now, envelope, out),
             Envelope::More { session, payload } => self.more(session, payload, out),
+            Envelope::Stall { parcel, reader, ms } => self.home_stall(now, parcel.room(), (reader, ms), out),
             Envelope::Joined { session, place, watch, payload } => self.joined(session, place, watch, payload, out),
             Envelope::Left { session, place, payload } => self.left(session, place, payload, out),
             Envelope::Answer { session, payload } => self.take_answer(session, payload, out),

@@ -243,6 +243,13 @@ pub(super) const KEYS: &[KeySpec] = &[
     },
     KeySpec {
         section: "queues",
+        name: "slow_reader",
+        meaning: "A reader over the soft mark: \"stall\": holds back the senders of its rooms, 50 ms in 10 s at most; \"close\": holds back nobody.",
+        cost: "",
+        slot: |s| Slot::Word(&mut s.queues.slow_reader),
+    },
+    KeySpec {
+        section: "queues",
         name: "no_progress_ms",
         meaning: "Milliseconds in which not one waiting byte went out, after which the session is ended.",
         cost: "a reader that hangs holds its queue longer.",

@@ -66,6 +66,15 @@ pub enum AuthMode {
     Open,
 }
 
+/// What a reader that falls behind costs the senders of its rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowReader {
+    /// A short, bounded wait; then it is on its own.
+    Stall,
+    /// Nothing: it is on its own at once.
+    Close,
+}
+
 /// What happens to a request above its user's rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateMode {
@@ -108,6 +117,7 @@ pub struct History {
 pub struct Queues {
     pub soft_mark_bytes: usize,
     pub hard_mark_bytes: usize,
+    pub slow_reader: SlowReader,
     pub no_progress_ms: u64,
     pub gather_buffers: usize,
     pub out_chunks_max: usize,
@@ -202,6 +212,7 @@ impl Default for Queues {
         Self {
             soft_mark_bytes: 256 * 1024,
             hard_mark_bytes: 1024 * 1024,
+            slow_reader: SlowReader::Stall,
             no_progress_ms: 10_000,
             gather_buffers: 512,
             out_chunks_max: 1024 * 1024,

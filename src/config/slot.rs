@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use toml::de::DeValue;
 
-use super::{AuthMode, RateMode, cpus};
+use super::{AuthMode, RateMode, SlowReader, cpus};
 
 /// One setting, borrowed by its kind.
 pub(super) enum Slot<'a> {
@@ -192,6 +192,28 @@ impl Word for RateMode {
         *self = match word {
             "wait" => RateMode::Wait,
             "reject" => RateMode::Reject,
+            _ => return false,
+        };
+        true
+    }
+}
+
+impl Word for SlowReader {
+    fn choices(&self) -> &'static [&'static str] {
+        &["stall", "close"]
+    }
+
+    fn get(&self) -> &'static str {
+        match self {
+            SlowReader::Stall => "stall",
+            SlowReader::Close => "close",
+        }
+    }
+
+    fn set(&mut self, word: &str) -> bool {
+        *self = match word {
+            "stall" => SlowReader::Stall,
+            "close" => SlowReader::Close,
             _ => return false,
         };
         true

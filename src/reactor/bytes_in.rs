@@ -258,8 +258,14 @@ impl<S> Core<S> {
     /// The session's queue has gone out far enough for its next request.
     pub(super) fn reader_reads(&mut self, key: Key) {
         let mark = self.settings.queues.soft_mark_bytes / 2;
-        if self.connections.get(key).is_some_and(|c| c.waits == Waits::Reader && c.queued_bytes as usize <= mark) {
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.queued_bytes as usize <= mark) else { return };
+        if connection.waits == Waits::Reader {
             self.blocked.push_back(key);
+        }
+        if connection.slow {
+            connection.slow = false;
+            self.marks.push((key, false));
+            self.settle();
         }
     }
 

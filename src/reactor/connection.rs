@@ -72,6 +72,8 @@ pub(super) struct Connection<S> {
     pub(super) bulk: bool,
     /// Stands in the list of receives to arm or cancel.
     pub(super) rearm: bool,
+    /// The rules were told that its queue is over the soft mark.
+    pub(super) slow: bool,
     /// Waits for buffers to come back.
     pub(super) starved: bool,
     /// The client has closed its side.
@@ -116,6 +118,7 @@ impl<S> Connection<S> {
             dirty: false,
             bulk: false,
             rearm: false,
+            slow: false,
             starved: false,
             eof: false,
             pinged: false,

@@ -65,6 +65,8 @@ pub(super) struct Core<S> {
     pub(super) effects: Effects,
     /// Sessions that have ended and whose end the rules do not know yet.
     pub(super) ended: Vec<Key>,
+    /// Sessions whose queue has grown over the soft mark (true), or gone down again, and the rules do not know yet.
+    pub(super) marks: Vec<(Key, bool)>,
     /// Sends to make, by class. An entry whose connection is no longer `dirty` is stale.
     pub(super) interactive: VecDeque<Key>,
     pub(super) bulk: VecDeque<Key>,
@@ -79,7 +81,8 @@ pub(super) struct Core<S> {
     pub(super) unread_bytes: usize,
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) drain: Drain,
-    pub(super) tick_ns: u64,
+    /// When the rules last looked at their own deadlines.
+    pub(super) ticked_ns: u64,
     pub(super) warned_transport: bool,
 }
 
@@ -108,6 +111,7 @@ impl<S> Core<S> {
             report: parts.report,
             effects: Effects::default(),
             ended: Vec::new(),
+            marks: Vec::new(),
             interactive: VecDeque::new(),
             bulk: VecDeque::new(),
             rearm: VecDeque::new(),
@@ -117,7 +121,7 @@ impl<S> Core<S> {
             unread_bytes: 0,
             spare: Vec::new(),
             drain: Drain::No,
-            tick_ns: now.mono_ns,
+            ticked_ns: now.mono_ns,
             warned_transport: false,
         }
     }
@@ -163,8 +167,15 @@ impl<S> Core<S> {
             }
             effects.clear();
             self.effects = effects;
-            let Some(key) = self.ended.pop() else { break };
-            self.chat.handle_closed(self.now, key, &mut self.effects);
+            if let Some(key) = self.ended.pop() {
+                self.chat.handle_closed(self.now, key, &mut self.effects);
+                continue;
+            }
+            match self.marks.pop() {
+                Some((key, true)) => self.chat.handle_slow(self.now, key, &mut self.effects),
+                Some((key, false)) => self.chat.handle_fast(self.now, key, &mut self.effects),
+                None => break,
+            }
         }
     }
 

@@ -102,6 +102,10 @@ impl<S> Core<S> {
             return false;
         }
         connection.queued_bytes += len;
+        if !connection.slow && connection.queued_bytes as usize > self.settings.queues.soft_mark_bytes {
+            connection.slow = true;
+            self.marks.push((session, true));
+        }
         if connection.sending {
             // The next send is bulk if all it carries is.
             connection.bulk = class == Class::Bulk && (first || connection.bulk);

@@ -22,6 +22,8 @@ const ENVELOPES_MAX: usize = 256;
 const DEADLINES_MAX: usize = 1024;
 /// The rules' own deadlines are looked at this often.
 const TICK_NS: u64 = 50_000_000;
+/// They are looked at this often while a slow reader holds back senders.
+const STALL_TICK_NS: u64 = 1_000_000;
 /// The longest sleep.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// A full queue to another shard is tried again after this.
@@ -132,10 +134,10 @@ impl<I: Io> Reactor<I> {
 
     fn tick(&mut self) {
         let now_ns = self.core.now.mono_ns;
-        if now_ns < self.core.tick_ns {
+        if now_ns < self.core.tick_due_ns() {
             return;
         }
-        self.core.tick_ns = now_ns + TICK_NS;
+        self.core.ticked_ns = now_ns;
         if self.core.chat.wants_tick() {
             self.core.chat.handle_tick(self.core.now, &mut self.core.effects);
             self.core.settle();
@@ -211,7 +213,7 @@ impl<I: Io> Reactor<I> {
         earlier(core.deadlines.next_ns());
         earlier(core.stalls.next_ns());
         earlier(core.log.next_ns());
-        earlier((core.chat.wants_tick() || !core.blocked.is_empty()).then_some(core.tick_ns));
+        earlier((core.chat.wants_tick() || !core.blocked.is_empty()).then_some(core.tick_due_ns()));
         earlier(self.accepts.iter().filter_map(Accept::due_ms).min().map(|ms| ms * 1_000_000));
         earlier((core.port.waiting() > 0).then_some(now_ns + OUTBOX_RETRY_NS));
         earlier(matches!(core.drain, Drain::Answering { .. }).then_some(now_ns + TICK_NS));
@@ -252,6 +254,12 @@ impl<I: Io> Reactor<I> {
 }
 
 impl<S> Core<S> {
+    /// When the rules look at their own deadlines next.
+    fn tick_due_ns(&self) -> u64 {
+        let stalling = self.chat.is_stalling(self.now);
+        self.ticked_ns + if stalling { STALL_TICK_NS } else { TICK_NS }
+    }
+
     fn envelope_in(&mut self, from: ShardId, envelope: Envelope<S>) {
         match envelope {
             Envelope::Chat(envelope) => {

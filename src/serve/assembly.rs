@@ -264,6 +264,7 @@ fn rules(settings: &Settings, plan: &Plan, shard: ShardId, seeds: &Seeds) -> Rul
             shard_bytes_max: settings.history.shard_bytes,
         },
         rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
+        slow_reader: settings.queues.slow_reader,
         log_ms: limits.log_ms,
         hold_ms: limits.log_ms,
         requests_per_peer_max: REQUESTS_PER_PEER_MAX,

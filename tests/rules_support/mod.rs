@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use ringroom::chat::{Appended, Effect, Effects, Envelope, Flow, Login, RateRules, RetentionRules, Rules, Shard};
 use ringroom::cluster::log::{Log, MemoryLog};
-use ringroom::config::RateMode;
+use ringroom::config::{RateMode, SlowReader};
 use ringroom::ids::{Epoch, Key, Now, SessionId, ShardId, UserName, WirePosition};
 use ringroom::protocol::encode::AnnouncedLimits;
 use ringroom::protocol::error::Reason;
@@ -36,6 +36,7 @@ pub fn rules(shard: u16, shards: u16) -> Rules {
         places_max: 1 << 16,
         retention: RetentionRules { messages_max: 2_000, bytes_max: 1 << 20, age_ms: 600_000, shard_bytes_max: 8 << 20 },
         rate: RateRules { requests_per_s: 1_000_000, burst: 1_000_000, mode: RateMode::Wait },
+        slow_reader: SlowReader::Stall,
         log_ms: 5_000,
         hold_ms: 5_000,
         requests_per_peer_max: 1_000,
@@ -53,6 +54,7 @@ pub struct Cluster {
     pub told: HashMap<(u16, Key), Vec<Value>>,
     pub raw: HashMap<(u16, Key), Vec<Bytes>>,
     pub ended: HashMap<(u16, Key), Reason>,
+    pub holds: HashMap<(u16, Key), i32>,
     pub now: Now,
     next: u32,
 }
@@ -73,6 +75,7 @@ impl Cluster {
             told: HashMap::new(),
             raw: HashMap::new(),
             ended: HashMap::new(),
+            holds: HashMap::new(),
             now: Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 },
             next: 0,
         }
@@ -106,6 +109,27 @@ impl Cluster {
         self.shards[usize::from(who.0)].handle_closed(self.now, who.1, &mut out);
         self.carry_out(who.0.into(), out);
         self.run();
+    }
+
+    /// The session's queue is over the soft mark.
+    pub fn slow(&mut self, who: Who) {
+        let mut out = Effects::default();
+        self.shards[usize::from(who.0)].handle_slow(self.now, who.1, &mut out);
+        self.carry_out(who.0.into(), out);
+        self.run();
+    }
+
+    /// It is down again.
+    pub fn fast(&mut self, who: Who) {
+        let mut out = Effects::default();
+        self.shards[usize::from(who.0)].handle_fast(self.now, who.1, &mut out);
+        self.carry_out(who.0.into(), out);
+        self.run();
+    }
+
+    /// How often the session is held back now.
+    pub fn held(&self, who: Who) -> i32 {
+        self.holds.get(&who).copied().unwrap_or(0)
     }
 
     /// Offers a request until it is taken; what it has to wait for passes meanwhile.
@@ -171,7 +195,8 @@ impl Cluster {
                     closed.push(session);
                 }
                 Effect::HangUp { session } => closed.push(session),
-                Effect::Hold { .. } | Effect::Release { .. } => {}
+                Effect::Hold { session } => *self.holds.entry((from, session)).or_default() += 1,
+                Effect::Release { session } => *self.holds.entry((from, session)).or_default() -= 1,
             }
         }
         let mut answers: Vec<Appended> = Vec::new();
