@@ -7,6 +7,7 @@ Whatever ends the script, the processes it started are ended by pid; nothing her
 
 import argparse
 import atexit
+import contextlib
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "benches", "bench.toml")
 SERVER_CPU, GENERATOR_CPU = 0, 1
+NICE = 0
 STARTED = []
 
 
@@ -29,9 +31,13 @@ def arguments(text, **more):
     parser.add_argument("--runs", type=int, default=5, help="interleaved runs [5]")
     parser.add_argument("--duration", type=float, default=5, help="seconds measured per run [5]")
     parser.add_argument("--warmup", type=float, default=1, help="seconds of load before [1]")
+    parser.add_argument("--nice", type=int, default=0, help="of servers and generators; below 0 keeps a shared machine's other work out of the way [0]")
     for name, (default, words) in more.items():
         parser.add_argument("--" + name, type=type(default), default=default, help=f"{words} [{default}]")
-    return parser.parse_args()
+    global NICE
+    chosen = parser.parse_args()
+    NICE = chosen.nice
+    return chosen
 
 
 def build(*targets):
@@ -83,8 +89,17 @@ class Process:
     def __init__(self, command, cpus, **more):
         self.log = os.path.join(scratch(), f"{len(STARTED)}.log")
         out = open(self.log, "w")
-        pin = lambda: os.sched_setaffinity(0, cpus)
-        self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=pin, **more)
+
+        def settle():
+            os.sched_setaffinity(0, cpus)
+            if NICE:
+                # A session of its own has a scheduling group of its own, and what is nice is the group.
+                os.setsid()
+                os.setpriority(os.PRIO_PROCESS, 0, NICE)
+                with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+                    group.write(str(NICE))
+
+        self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=settle, **more)
         self.pid = self.popen.pid
         STARTED.append(self.popen)
 

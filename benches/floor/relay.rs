@@ -39,6 +39,8 @@ const REAP_MAX: usize = 1_024;
 const PARK_AFTER_NS: u64 = 2_000_000_000;
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 const ARENA_BYTES: usize = 8 * 1024;
+/// The server's hard mark, 1 MiB, in frames of the figures: a reader further behind is closed, so that an overload ends.
+const QUEUE_FRAMES_MAX: u32 = 4_600;
 
 const SEND: &[u8] = br#"{"type":"send","id":"#;
 const JOIN: &[u8] = br#"{"type":"join","id":"#;
@@ -360,9 +362,18 @@ impl Core {
         let Some(index) = self.by_name.get(room).copied() else { return };
         let frame = self.frames.insert(payload).expect("the frame store has room");
         let mut taken = 0;
-        for member in 0..self.rooms[index].len() {
-            let member = self.rooms[index][member];
+        // Backwards: releasing a peer takes it out of the list.
+        for member in (0..self.rooms[index].len()).rev() {
+            let Some(member) = self.rooms[index].get(member).copied() else { continue };
             let Some(peer) = self.peers.get_mut(member) else { continue };
+            if peer.gone {
+                continue;
+            }
+            if peer.queue.len() == QUEUE_FRAMES_MAX {
+                self.gone(member);
+                self.release(member);
+                continue;
+            }
             self.queues.push(&mut peer.queue, frame).expect("the queues have room");
             taken += 1;
             if !peer.sending {
@@ -410,12 +421,15 @@ impl Core {
         }
     }
 
-    /// Frees the slot when the kernel holds nothing of it. The socket closes when the client has closed its side, which ends the receive.
+    /// Frees the slot when the kernel holds nothing of it.
     fn release(&mut self, key: Key) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.sending {
+            // A send that waits for a reader ends with its socket.
+            let _ = sockets::shutdown(peer.socket.as_fd(), std::net::Shutdown::Both);
             return;
         }
+        // Ends the receive, whose last completion comes back here.
         let _ = sockets::shutdown(peer.socket.as_fd(), std::net::Shutdown::Both);
         if peer.receiving {
             return;
