@@ -129,8 +129,10 @@ fn a_shard_whose_ring_has_ended_is_rung_without_harm() {
     // One message is queued while the other ring lives, and taken when it does not.
     ring.ring(ShardId(1)).unwrap();
     drop(other);
+    ring.enter(Wait::No).unwrap();
     for _ in 0..100 {
         ring.ring(ShardId(1)).unwrap();
+        assert!(!ring.pending(), "messages would pile up in a queue that nobody reads");
         ring.enter(Wait::No).unwrap();
         assert!(ring.reap().is_none());
     }
@@ -161,6 +163,60 @@ fn a_shard_has_one_ring_in_its_life() {
     // The refused ones took nothing away from the first.
     let mut second = ring_of(1, features(), &bells);
     second.ring(ShardId(0)).unwrap();
+    assert_eq!(second.pending(), features().message_ring);
     second.enter(Wait::No).unwrap();
     wait_for_bell(&mut first);
+}
+
+/// The caller may fill the queue: the ring's own poll on its bell goes in all the same.
+#[test]
+fn a_full_queue_leaves_room_for_the_doorbell() {
+    let bells = Bells::new(1).unwrap();
+    let mut setup = RingSetup::new(ShardId(0), features(), bells.clone());
+    setup.entries = 8;
+    let mut ring = Ring::new(setup).unwrap();
+    let (socket, _peer) = connection();
+    let mut slot = 0;
+    while ring.receive_once(key(slot, 1), &socket).is_ok() {
+        slot += 1;
+    }
+    bells.wake(ShardId(0));
+    let enters = ring.stats().enters;
+    wait_for_bell(&mut ring);
+    assert_eq!(ring.stats().enters, enters + 1);
+}
+
+/// A full completion queue ends the kernel's poll on the eventfd; the ring has to notice and make it anew.
+#[test]
+fn a_bell_is_heard_again_after_the_completion_queue_was_full() {
+    let bells = Bells::new(1).unwrap();
+    let mut setup = RingSetup::new(ShardId(0), features(), bells.clone());
+    setup.entries = 8;
+    let mut ring = Ring::new(setup).unwrap();
+    let mut ends: Vec<_> = (0..100).map(|_| connection()).collect();
+    for (slot, (socket, _)) in (0..).zip(&ends) {
+        while ring.receive_once(key(slot, 1), socket).is_err() {
+            ring.enter(Wait::No).unwrap();
+        }
+    }
+    submit(&mut ring);
+    ends.iter_mut().for_each(|(_, peer)| write(peer, b"x"));
+    while ring.stats().overflows == 0 {
+        ring.enter(soon()).unwrap();
+    }
+    bells.wake(ShardId(0));
+    ring.enter(Wait::No).unwrap();
+    let mut received = 0;
+    let deadline = after(PATIENCE);
+    while received < ends.len() {
+        assert!(ring.now().mono_ns < deadline, "completions are missing");
+        ring.enter(Wait::No).unwrap();
+        while let Some(completion) = ring.reap() {
+            received += usize::from(matches!(completion, Completion::Received { .. }));
+        }
+    }
+    for _ in 0..3 {
+        bells.wake(ShardId(0));
+        wait_for_bell(&mut ring);
+    }
 }

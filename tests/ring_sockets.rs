@@ -212,11 +212,16 @@ fn receives_starved_of_buffers_go_on_when_buffers_return() {
 #[test]
 fn a_cancelled_receive_delivers_its_data_and_then_ends() {
     bounded(|| {
-        let mut ring = ring_with(|_| {});
+        // Buffers enough for everything: only the cancel can end a receive.
+        let mut ring = ring_with(|setup| setup.buffers = 1024);
         let (socket, mut peer) = connection();
         let sent = pattern(400_000);
         let copy = sent.clone();
-        let writer = thread::spawn(move || write(&mut peer, &copy));
+        // The peer stays open: the end of the stream can't end a receive.
+        let writer = thread::spawn(move || {
+            write(&mut peer, &copy);
+            peer
+        });
         let mut got = Vec::new();
         let mut after_cancel = 0_u32;
         let mut generation = 0;
@@ -236,8 +241,8 @@ fn a_cancelled_receive_delivers_its_data_and_then_ends() {
                         after_cancel += 1;
                         got.extend(take(&mut ring, received));
                     }
-                    Err(errno) => assert!(matches!(errno, Errno(libc::ECANCELED | libc::ENOBUFS)) && !more),
-                    Ok(None) => assert!(!more),
+                    Err(errno) => assert!(errno == Errno(libc::ECANCELED) && !more),
+                    Ok(None) => panic!("the stream has not ended"),
                 }
                 if !more {
                     break;
@@ -245,10 +250,10 @@ fn a_cancelled_receive_delivers_its_data_and_then_ends() {
             }
             assert!(next_now(&mut ring).is_none(), "a receive that has ended delivers nothing");
         }
-        writer.join().unwrap();
+        drop(writer.join().unwrap());
         assert!(got == sent);
         assert!(after_cancel > 0, "the case of data behind a cancel came up");
-        assert_eq!(ring.buffers_left(), 64);
+        assert_eq!(ring.buffers_left(), 1024);
     });
 }
 
@@ -402,16 +407,11 @@ fn nothing_is_lost_when_the_completion_queue_overflows() {
     }
     let mut seen = vec![0; SOCKETS as usize];
     while seen.contains(&0) {
-        let received = next_received(&mut ring);
-        let (key, more) = (received.key, received.more);
+        // Without waiting: what the kernel holds back has to come for a mere turn.
+        let received = received(next_now(&mut ring).expect("the kernel holds more completions"));
+        seen[received.key.slot as usize] += 1;
+        // Receives may have ended under such pressure, with their data; the reactor would arm them again.
         assert_eq!(take(&mut ring, received), b"once");
-        seen[key.slot as usize] += 1;
-        // Receives may end under such pressure; the reactor arms them again.
-        if !more {
-            while ring.receive_multishot(key, &ends[key.slot as usize].0).is_err() {
-                ring.enter(Wait::No).unwrap();
-            }
-        }
     }
     assert!(next_now(&mut ring).is_none());
     assert!(seen.iter().all(|count| *count == 1));

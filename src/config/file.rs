@@ -209,7 +209,6 @@ fn edits(a: &str, b: &str) -> usize {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::Placement;
 
     fn parsed(text: &str) -> Result<Settings, ConfigError> {
         parse("ringroom.toml", text, &Flags::default())
@@ -227,12 +226,11 @@ mod tests {
 
     #[test]
     fn each_kind_of_value_is_read() {
-        let text = "[server]\nlisten = [\"[::1]:1\", \"127.0.0.1:2\"]\ncpus = \"0-2\"\nplacement = \"accept\"\nnode = \"a\"\n\
+        let text = "[server]\nlisten = [\"[::1]:1\", \"127.0.0.1:2\"]\ncpus = \"0-2\"\nnode = \"a\"\n\
                     [auth]\ninsecure_open = true\n[limits]\nrooms_per_session = 0x10\n[ring]\nbacklog = 1_000\n[log]\nlevel = \"debug\"\n";
         let settings = parsed(text).unwrap();
         assert_eq!(settings.server.listen, ["[::1]:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()]);
         assert_eq!(settings.server.cpus, [0, 1, 2]);
-        assert_eq!(settings.server.placement, Placement::Accept);
         assert_eq!(settings.server.node, "a");
         assert!(settings.auth.insecure_open);
         assert_eq!(settings.limits.rooms_per_session, 16);
@@ -249,7 +247,6 @@ mod tests {
             ("[server]\nshards = 1.5", "ringroom.toml:2: server.shards: must be a whole number from 0 to 256, not 1.5"),
             ("[server]\nshards = 99999999999999999999", "ringroom.toml:2: server.shards: must be a whole number from 0 to 256"),
             ("[ring]\nbuffers = 70000", "ringroom.toml:2: ring.buffers: must be a whole number from 16 to 32768, not 70000"),
-            ("[server]\nplacement = \"x\"", "ringroom.toml:2: server.placement: must be \"user\" or \"accept\", not \"x\""),
             ("[auth]\ninsecure_open = 1", "ringroom.toml:2: auth.insecure_open: must be true or false, not 1"),
             ("[server]\nlisten = \"127.0.0.1:1\"", "ringroom.toml:2: server.listen: must be a list like"),
             ("[server]\nlisten = [\n\"localhost:1\"]", "ringroom.toml:2: server.listen: must be an IP address with a port"),

@@ -90,13 +90,6 @@ pub(super) const KEYS: &[KeySpec] = &[
         slot: |s| Slot::Text(&mut s.server.node),
     },
     KeySpec {
-        section: "server",
-        name: "placement",
-        meaning: "Where a session lives: \"user\": on its user's shard (one hand-over at log-in); \"accept\": on the shard that accepted it.",
-        cost: "",
-        slot: |s| Slot::Word(&mut s.server.placement),
-    },
-    KeySpec {
         section: "auth",
         name: "mode",
         meaning: "How clients prove who they are. \"open\": not at all, a client names itself.",

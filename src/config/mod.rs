@@ -49,16 +49,6 @@ pub struct Server {
     pub spin_us: u64,
     /// This server's name in `welcome`; empty: the host's name.
     pub node: String,
-    pub placement: Placement,
-}
-
-/// Which shard a session lives on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// Its user's home shard: the accepting shard hands the socket over once.
-    User,
-    /// The shard that accepted it.
-    Accept,
 }
 
 /// `[auth]`: who may log in.
@@ -151,7 +141,6 @@ impl Default for Server {
             cpus: Vec::new(),
             spin_us: 0,
             node: String::new(),
-            placement: Placement::User,
         }
     }
 }

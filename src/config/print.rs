@@ -67,7 +67,6 @@ mod tests {
         settings.server.cpus = vec![5, 0, 1, 2];
         settings.server.shards = 3;
         settings.server.node = "a.b-c:1".into();
-        settings.server.placement = crate::config::Placement::Accept;
         settings.auth.insecure_open = true;
         settings.limits.heartbeat_ms = 1_234;
         settings.queues.soft_mark_bytes = 4_096;

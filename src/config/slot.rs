@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use toml::de::DeValue;
 
-use super::{AuthMode, Placement, cpus};
+use super::{AuthMode, cpus};
 
 /// One setting, borrowed by its kind.
 pub(super) enum Slot<'a> {
@@ -159,28 +159,6 @@ macro_rules! numbers {
     )*};
 }
 numbers!(u16, u32, u64, usize);
-
-impl Word for Placement {
-    fn choices(&self) -> &'static [&'static str] {
-        &["user", "accept"]
-    }
-
-    fn get(&self) -> &'static str {
-        match self {
-            Placement::User => "user",
-            Placement::Accept => "accept",
-        }
-    }
-
-    fn set(&mut self, word: &str) -> bool {
-        *self = match word {
-            "user" => Placement::User,
-            "accept" => Placement::Accept,
-            _ => return false,
-        };
-        true
-    }
-}
 
 impl Word for AuthMode {
     fn choices(&self) -> &'static [&'static str] {

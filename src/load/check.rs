@@ -9,8 +9,10 @@ use std::collections::VecDeque;
 
 use hashbrown::HashSet;
 
-/// Sequences a receiver may miss before the oldest are given up as lost: bounds a membership's memory to 8 KiB.
+/// Sequences a receiver may miss before the oldest are given up: bounds a membership's memory to 8 KiB.
 const WINDOW_WORDS_MAX: usize = 1_024;
+/// Of those given up, how many are kept by name, so that an excused one can still be told from a lost one; the rest count as lost.
+const GIVEN_UP_MAX: usize = 16_384;
 /// Overtaken messages remembered at once; beyond it they are counted as lost only.
 const OVERTAKEN_MAX: usize = 1 << 20;
 
@@ -27,7 +29,8 @@ pub struct Account {
     /// All sequences below have come or were given up; a multiple of 64.
     base: u32,
     words: VecDeque<u64>,
-    given_up: u32,
+    given_up: Vec<u32>,
+    given_up_unnamed: u64,
 }
 
 impl Account {
@@ -59,14 +62,21 @@ impl Account {
 
     fn give_up_oldest(&mut self) {
         let word = self.words.pop_front().unwrap_or(u64::MAX);
-        self.given_up += word.count_zeros();
+        for bit in (0..64).filter(|bit| word & (1 << bit) == 0) {
+            if self.given_up.len() < GIVEN_UP_MAX {
+                self.given_up.push(self.base + bit);
+            } else {
+                self.given_up_unnamed += 1;
+            }
+        }
         self.base += 64;
     }
 
     /// Sequences below `sent` that never came, not counting those that `excused` answers for.
     pub fn lost(&self, sent: u32, excused: impl Fn(u32) -> bool) -> u64 {
+        let named = self.given_up.iter().filter(|s| !excused(**s)).count();
         let missing = (self.base..sent).filter(|s| !self.has(*s) && !excused(*s)).count();
-        u64::from(self.given_up) + super::plan::as_u64(missing)
+        self.given_up_unnamed + super::plan::as_u64(named + missing)
     }
 
     /// A sequence that nobody sent has arrived.
@@ -214,6 +224,7 @@ mod tests {
         }
         assert!(account.words.len() <= WINDOW_WORDS_MAX);
         assert_eq!(account.lost(1_000_000, none), 1);
+        assert_eq!(account.lost(1_000_000, |s| s == 0), 0, "excused, though given up long ago");
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub fn probe(address: SocketAddr, run: RunId) -> Result<ServerLimits, ProbeError
             Err(error) => return Err(ProbeError::NotWelcome(error.to_string())),
         };
         let cut = tail.feed(&buffer[..count], &mut |frame| {
-            answer.get_or_insert(match reader.read(frame) {
+            answer.get_or_insert_with(|| match reader.read(frame) {
                 Object::Welcome(limits) => Ok(*limits),
                 Object::Bye { reason } | Object::Refused { reason, .. } => Err(reason),
                 other => Err(format!("{other:?}").chars().take(100).collect()),

@@ -30,6 +30,8 @@ pub struct Request {
     pub sequence: u32,
     pub intended_ns: u64,
     pub handed_ns: u64,
+    /// The connection waited for no other answer: a client that waits for each would have sent it too.
+    pub alone: bool,
     pub answered: bool,
 }
 
@@ -43,7 +45,6 @@ pub struct Page {
     /// Request number of `requests[0]`.
     first_id: u64,
     requests: VecDeque<Request>,
-    last_answer_ns: u64,
     pub pong_due: bool,
     /// Why the server ended the session.
     pub bye: Option<String>,
@@ -52,7 +53,8 @@ pub struct Page {
 impl Page {
     /// Enters a request; its number is the answer.
     pub fn enter(&mut self, request: Request) -> u64 {
-        self.requests.push_back(request);
+        // The front is never an answered one.
+        self.requests.push_back(Request { alone: self.requests.is_empty(), ..request });
         SEND_ID_FIRST + self.first_id + super::plan::as_u64(self.requests.len()) - 1
     }
 
@@ -179,14 +181,15 @@ impl Ledger {
             return;
         };
         self.unanswered -= 1;
-        self.interval.counts.answered += 1;
         if self.is_measured(request.intended_ns) {
+            self.interval.counts.answered += 1;
             let since = |ns: u64| now_ns.saturating_sub(ns);
             let histograms = &mut self.interval.histograms;
             histograms.sent.saturating_record(since(self.start_ns + request.intended_ns));
-            histograms.sent_waiting.saturating_record(since(request.handed_ns.max(page.last_answer_ns)));
+            if request.alone {
+                histograms.sent_waiting.saturating_record(since(request.handed_ns));
+            }
         }
-        page.last_answer_ns = now_ns;
     }
 
     /// A request that never left the generator.
@@ -201,7 +204,7 @@ impl Ledger {
         *self.incidents.refusals.entry(reason).or_default() += 1;
         if let Some(request) = id.and_then(|id| page.answer(id)) {
             self.unanswered -= 1;
-            self.interval.counts.refused += 1;
+            self.interval.counts.refused += u64::from(self.is_measured(request.intended_ns));
             self.excused.insert((request.room, request.sequence));
         }
     }
@@ -243,7 +246,7 @@ mod tests {
     }
 
     fn request(sequence: u32) -> Request {
-        Request { room: 3, sequence, intended_ns: 10, handed_ns: 20, answered: false }
+        Request { room: 3, sequence, intended_ns: 10, handed_ns: 20, alone: false, answered: false }
     }
 
     fn sent(id: u64) -> Vec<u8> {

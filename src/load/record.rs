@@ -18,8 +18,8 @@ pub struct Histograms {
     pub last: Histogram<u64>,
     /// Arrival of `sent` minus intended time.
     pub sent: Histogram<u64>,
-    /// The same as a client that waits for each answer would have reported it: from the hand-over to the kernel or the connection's answer
-    /// before, whichever is later. It hides stalls, and stands beside the other to show by how much.
+    /// What clients that wait for each answer would have reported: from the hand-over, and only for sends made while the connection waited for
+    /// no other answer. It hides stalls, and stands beside the other to show by how much.
     pub sent_waiting: Histogram<u64>,
     /// The generator's own fault: hand-over to the connection minus intended time.
     pub lateness: Histogram<u64>,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::ids::ShardId;
 use crate::ring::{self, Bells, Features, Ring, RingSetup};
@@ -36,6 +36,8 @@ const BUFFERS: u16 = 2_048;
 const SETTLE_NS: u64 = 100_000_000;
 /// How often the reporter looks at its clocks.
 const TICK: Duration = Duration::from_millis(20);
+/// Reports of a worker that may wait for the reporter: a minute of seconds. Beyond it the worker waits.
+const REPORTS: usize = 64;
 /// Emptied intervals kept for each worker.
 const SPARE: usize = 4;
 
@@ -84,7 +86,7 @@ impl Crew {
     fn start(plan: &Arc<Plan>, hire: Hire) -> Result<Self, Failure> {
         let bells = Bells::new(plan.lanes()).map_err(|error| Failure::new(Exit::Kernel, error))?;
         let shared = Arc::new(Shared::new(plan));
-        let (sender, reports) = unbounded();
+        let (sender, reports) = bounded(plan.lanes() * REPORTS);
         let (mut threads, mut spares) = (Vec::new(), Vec::new());
         for lane in 0..plan.wish().threads {
             let (spare, spare_of_worker) = bounded(SPARE);

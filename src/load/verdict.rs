@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::check::differing_orders;
 use super::plan::{Plan, as_f64, as_u64};
@@ -21,7 +21,7 @@ const LATE_NS: u64 = 1_000_000;
 const BUSY_INVALID: f64 = 0.95;
 const BUSY_WARN: f64 = 0.70;
 
-/// What became of the messages, at all receivers together.
+/// What became of the messages, at all receivers that stayed connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Faults {
     pub lost: u64,
@@ -52,6 +52,8 @@ pub struct Remarks {
     /// Ends of connections by reason.
     pub closed: BTreeMap<String, u64>,
     pub gaps: u64,
+    /// Deliveries that closed connections missed.
+    pub missed_by_closed: u64,
     pub examples: Vec<String>,
 }
 
@@ -68,6 +70,8 @@ pub enum Verdict {
 pub fn count(plan: &Plan, outcomes: &[Outcome]) -> (Faults, Remarks) {
     let (mut faults, mut remarks) = (Faults::default(), Remarks::default());
     let mut orders: HashMap<u32, Vec<u64>> = HashMap::new();
+    // In a room with refused messages some members may have got one of those and some not: their orders can't be compared.
+    let excused: HashSet<u32> = outcomes.iter().flat_map(|o| &o.excused).map(|(room, _)| *room).collect();
     for outcome in outcomes {
         let wrong = outcome.checker.faults;
         faults.doubled += wrong.doubled;
@@ -81,12 +85,16 @@ pub fn count(plan: &Plan, outcomes: &[Outcome]) -> (Faults, Remarks) {
         remarks.examples.extend(outcome.incidents.first_garbled.iter().map(|text| format!("garbled: {text}")));
         for (membership, seat) in outcome.seats.iter().enumerate() {
             let (lost, beyond) = at_seat(outcome, membership, outcomes);
-            faults.lost += lost;
             faults.garbled += u64::from(beyond);
+            if seat.closed {
+                remarks.missed_by_closed += lost;
+                continue;
+            }
+            faults.lost += lost;
             if lost > 0 && remarks.examples.len() < EXAMPLES_MAX {
                 remarks.examples.push(example(plan, seat, lost));
             }
-            if lost == 0 && !seat.closed && !is_excused(seat.room, outcomes) {
+            if lost == 0 && !excused.contains(&seat.room) {
                 orders.entry(seat.room).or_default().push(outcome.checker.order(membership));
             }
         }
@@ -108,14 +116,8 @@ fn at_seat(outcome: &Outcome, membership: usize, outcomes: &[Outcome]) -> (u64, 
     (lost, beyond)
 }
 
-/// A room with refused messages: some members may have got one of those and some not, so their orders can't be compared.
-fn is_excused(room: u32, outcomes: &[Outcome]) -> bool {
-    outcomes.iter().any(|o| !o.excused.is_empty() && o.excused.iter().any(|(r, _)| *r == room))
-}
-
 fn example(plan: &Plan, seat: &Seat, lost: u64) -> String {
-    let state = if seat.closed { ", closed by the server" } else { "" };
-    format!("lost: {lost} of room {} at connection {} (thread {}{state})", seat.room, seat.connection, plan.lane_of(seat.connection))
+    format!("lost: {lost} of room {} at connection {} (thread {})", seat.room, seat.connection, plan.lane_of(seat.connection))
 }
 
 fn add(sum: &mut BTreeMap<String, u64>, part: &BTreeMap<String, u64>) {

@@ -399,13 +399,21 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
             if let Some(began) = last_idle_ns.take() {
                 self.spun_ns += now.saturating_sub(began);
             }
-            let issued = schedule.as_mut().map_or(0, |s| self.issue_due(s, now.min(end_ns)));
+            let due = schedule.as_ref().map_or(u64::MAX, Schedule::due_ns);
+            // What was due in the window is sent, however late: until then the window is not over. Its beginning, though, comes before its messages.
+            let now = if due < end_ns { now.min(end_ns - 1) } else { now };
+            let second = self.ledger.interval.start_ns;
             if self.turn_interval(now, end_ns) {
                 (cpu_ns, self.spun_ns) = (thread_cpu_ns(), 0);
+            }
+            if second != self.ledger.interval.start_ns && !self.links.iter().any(Link::usable) {
+                // Nobody is left to send or to read: the rest of the run would show nothing.
+                shared.end_ns.fetch_min(now, Ordering::Relaxed);
             }
             if now >= end_ns {
                 return Ok((thread_cpu_ns() - cpu_ns).saturating_sub(self.spun_ns));
             }
+            let issued = schedule.as_mut().map_or(0, |s| self.issue_due(s, now));
             let due = schedule.as_ref().map_or(u64::MAX, Schedule::due_ns);
             let wait = self.wait_for(due.min(end_ns), now);
             let idle = wait == Wait::No && issued == 0;
@@ -434,7 +442,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
     /// Hands over what is due by `until`, up to a turn's bound; how many.
     fn issue_due(&mut self, schedule: &mut Schedule, until: u64) -> usize {
         let mut issued = 0;
-        while schedule.due_ns() < until && issued < SENDS_PER_TURN {
+        while schedule.due_ns() <= until && issued < SENDS_PER_TURN {
             let intended_ns = schedule.due_ns();
             schedule.advance();
             self.issue(schedule, intended_ns);
@@ -444,7 +452,9 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
     }
 
     fn issue(&mut self, schedule: &mut Schedule, intended_ns: u64) {
-        self.ledger.interval.counts.offered += 1;
+        // A warm-up message that is late does not count into the window.
+        let counted = self.ledger.is_measured(intended_ns);
+        self.ledger.interval.counts.offered += u64::from(counted);
         let links = &self.links;
         let Some(turn) = self.senders.next(schedule.random(), |link| links[link].usable()) else {
             self.unsent += 1;
@@ -452,7 +462,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         };
         let link = &mut self.links[turn.link];
         let handed_ns = monotonic_ns();
-        let request = Request { room: turn.room, sequence: turn.sequence, intended_ns, handed_ns, answered: false };
+        let request = Request { room: turn.room, sequence: turn.sequence, intended_ns, handed_ns, alone: false, answered: false };
         let id = link.page.enter(request);
         self.ledger.unanswered += 1;
         let stamp = Stamp {
@@ -470,9 +480,9 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         }
         self.flush(turn.link);
         self.expected += u64::from(self.setup.plan.receivers_per_room());
-        let interval = &mut self.ledger.interval;
-        interval.counts.sent += 1;
-        if interval.phase == Phase::Warmup || intended_ns >= self.ledger.window_start_ns {
+        if counted {
+            let interval = &mut self.ledger.interval;
+            interval.counts.sent += 1;
             let late_ns = handed_ns.saturating_sub(self.ledger.start_ns + intended_ns);
             interval.histograms.lateness.saturating_record(late_ns);
         }

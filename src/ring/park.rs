@@ -52,12 +52,15 @@ impl Ring {
         self.bells.park(self.shard);
         self.uring.completion().enable_eventfd();
         let entered = self.call(None);
-        // The kernel signals when its list of deferred work gets its first item. The enter has emptied the list after the eventfd was enabled, so
-        // whatever is not seen here will signal.
-        if entered.is_err() || self.has_completions() || self.pending() {
+        // The enter signals for completions of the past, made while the eventfd was silent: that signal is taken back. It is not the only trace of
+        // anything: what came in before this point shows below, as a completion or as deferred work. What comes later finds the kernel's list of
+        // deferred work empty, and its first item signals.
+        self.bells.drain_park(self.shard);
+        let quiet = entered.is_ok() && !self.has_completions() && !self.pending();
+        if !quiet {
             self.end_park();
         }
-        entered.map(|()| !self.has_completions() && !self.pending())
+        entered.map(|()| quiet)
     }
 
     /// The eventfd that becomes readable when the ring has something or a bell is rung. The bells keep it; who closes descriptors on drop needs a

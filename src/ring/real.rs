@@ -397,3 +397,37 @@ pub(super) fn timespec(ns: u64) -> Timespec {
     let nanos = u32::try_from(ns % 1_000_000_000).expect("a remainder below 10^9");
     Timespec::new().sec(ns / 1_000_000_000).nsec(nanos)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// The kernel gives few ways to make a message to a ring fail, so the failure is made up here.
+    #[test]
+    fn a_message_to_a_ring_that_fails_is_made_up_for_by_eventfd() {
+        let bells = Bells::new(2).unwrap();
+        let mut ring = Ring::new(RingSetup::new(ShardId(0), Features::LEAST, bells.clone())).unwrap();
+        let mut other = Ring::new(RingSetup::new(ShardId(1), Features::LEAST, bells)).unwrap();
+        let key = Key { slot: 1, generation: 0 };
+        let failed = Answer { tag: Tag::BellRing as u8, key, result: -libc::EBADFD, more: false, buffer: None };
+        assert!(ring.translate(failed).is_none());
+        assert_eq!(ring.stats().rings_failed, 1);
+        other.enter(Wait::Until(clock::monotonic_ns() + 10_000_000_000)).unwrap();
+        assert!(matches!(other.reap(), Some(Completion::Doorbell)));
+    }
+
+    /// Whether this kernel attaches a buffer to an error or to the end of a stream is its own affair.
+    #[test]
+    fn a_buffer_that_comes_with_no_data_goes_back() {
+        let bells = Bells::new(1).unwrap();
+        let mut ring = Ring::new(RingSetup::new(ShardId(0), Features::LEAST, bells)).unwrap();
+        let key = Key { slot: 1, generation: 1 };
+        for (id, result) in [(0, 0), (1, -libc::ECONNRESET), (2, -libc::ENOBUFS)] {
+            ring.in_flight += 1;
+            let answer = Answer { tag: Tag::Receive as u8, key, result, more: false, buffer: Some(id) };
+            assert!(matches!(ring.translate(answer), Some(Completion::Received { result: Ok(None) | Err(_), more: false, .. })));
+        }
+        assert_eq!((ring.buffers_left(), ring.stats().enobufs), (u32::from(RingSetup::BUFFERS), 1));
+    }
+}

@@ -30,7 +30,7 @@ pub struct Summary {
     pub window_ns: u64,
     /// The run was ended by a signal.
     pub cut_short: bool,
-    /// Events within the window; `delivered` includes the grace period behind it.
+    /// Of messages that were due in the window; `delivered` is what arrived in the window and the grace period, late warm-up messages included.
     pub counts: Counts,
     /// Over the window, per second.
     pub sent_per_s: u64,
@@ -45,8 +45,8 @@ pub struct Summary {
     /// Messages the generator could not hand to a connection.
     pub unsent: u64,
     pub remarks: Remarks,
-    /// By name: `delivery`, `last` (last receiver of a message on its reading thread), `sent` (answer to the sender), `sent.waiting` (the same as
-    /// a client that waits for each answer would have it), `lateness` (the generator's own), `connect` (connect to last `joined`).
+    /// By name: `delivery`, `last` (last receiver of a message on its reading thread), `sent` (answer to the sender), `sent.waiting` (what
+    /// clients that wait for each answer would have reported, stalls hidden), `lateness` (the generator's own), `connect` (connect to last `joined`).
     pub latency: BTreeMap<&'static str, Percentiles>,
     pub generator: GeneratorShown,
     pub server: Option<Server>,

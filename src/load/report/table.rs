@@ -80,6 +80,9 @@ fn counts(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
     for (reason, number) in &remarks.closed {
         writeln!(out, "closed {}: {reason}", count(*number))?;
     }
+    if remarks.missed_by_closed > 0 {
+        writeln!(out, "missed by closed connections: {} deliveries", count(remarks.missed_by_closed))?;
+    }
     if remarks.gaps > 0 {
         writeln!(out, "gaps announced: {}", count(remarks.gaps))?;
     }
