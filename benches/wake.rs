@@ -53,7 +53,7 @@ impl Drop for Side {
 fn compare() {
     let mode = Mode::get();
     let (rounds, pings) = mode.pick((1, 8), (7, 400));
-    let hz: f64 = std::env::var("RINGROOM_WAKE_HZ").map_or(mode.pick(200.0, 150.0), |text| text.parse().expect("pings per second"));
+    let hz: f64 = std::env::var("RINGROOM_WAKE_HZ").map_or(150.0, |text| text.parse().expect("pings per second"));
     let cpus = available().expect("the CPUs of this process");
     pin_current_thread(cpus[cpus.len() - 1]).expect("a CPU of this process");
     let mut sides: Vec<Side> = ["epoll", "floor", "ringroom"].into_iter().map(|name| start(name, cpus[0])).collect();

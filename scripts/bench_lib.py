@@ -40,9 +40,9 @@ def arguments(text, **more):
     return chosen
 
 
-def build(*targets):
-    """Builds in release and gives the paths of the executables by name. `targets` are cargo's flags, like --bench floor."""
-    command = ["cargo", "build", "--release", "--locked", "--bin", "ringroom", *targets, "--message-format=json-render-diagnostics"]
+def build():
+    """Builds server and floor in release and gives their paths by name. Always both: alone, the server's libraries are built with other features."""
+    command = ["cargo", "build", "--release", "--locked", "--bin", "ringroom", "--bench", "floor", "--message-format=json-render-diagnostics"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     found = {}
     for line in done.stdout.splitlines():
