@@ -64,6 +64,7 @@ impl<I: Io> Reactor<I> {
         self.take_answers();
         self.drain_step();
         self.advance_closing();
+        self.tell_drained();
         self.submit_accepts();
         self.submit_receives();
         self.submit_cuts();
@@ -243,6 +244,10 @@ impl<I: Io> Reactor<I> {
             self.core.drain = Drain::Ending;
             self.core.say_bye();
         }
+    }
+
+    /// In the turn that frees the last connection: nothing else may ever wake the shard again.
+    fn tell_drained(&mut self) {
         let leaving = matches!(self.core.drain, Drain::Ending | Drain::Stopping);
         if leaving && !self.told_drained && self.core.connections.is_empty() {
             self.told_drained = self.core.report.try_send(Report::Drained(self.core.shard)).is_ok();
