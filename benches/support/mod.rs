@@ -50,6 +50,11 @@ impl Clock {
         self.spent += start.elapsed();
         result
     }
+
+    /// Adds time that was taken elsewhere.
+    pub(crate) fn add(&mut self, spent: Duration) {
+        self.spent += spent;
+    }
 }
 
 struct Case<'a> {

@@ -5,54 +5,21 @@ use std::collections::VecDeque;
 use ahash::RandomState;
 use bytes::{Bytes, BytesMut};
 
-use super::bucket::RateRules;
 use super::dedup::KeyHash;
 use super::effect::{Effect, Effects, Envelope, Origin, Parcel};
 use super::named::NamedSlab;
-use super::retention::{Retention, RetentionRules};
+use super::retention::Retention;
 use super::room::{Home, Place};
+use super::rules::Rules;
 use super::session::{Leaving, Session};
 use super::users::Users;
-use crate::config::{RateMode, SlowReader};
-use crate::ids::{Epoch, Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
+use crate::config::RateMode;
+use crate::ids::{Key, Now, Position, RequestId, SessionId, SessionRef, ShardId, WirePosition};
 use crate::memory::parallel::Parallel;
 use crate::memory::slab::Slab;
-use crate::protocol::encode::{self, AnnouncedLimits, Outgoing};
+use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::{Reason, Refusal};
 use crate::protocol::message::Request;
-
-/// What the rules are told once.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    pub shard: ShardId,
-    pub shards: u16,
-    pub epoch: Epoch,
-    pub node: String,
-    /// Secret, the same on all shards of a process: names are chosen by clients.
-    pub hash_seeds: [u64; 4],
-    pub heartbeat_ms: u64,
-    pub announced: AnnouncedLimits,
-    pub sessions_per_user_max: usize,
-    /// Rooms with members on this shard; `shards` times this stays under the slab's 2^24.
-    pub places_max: u32,
-    pub retention: RetentionRules,
-    pub rate: RateRules,
-    pub slow_reader: SlowReader,
-    /// An append that is not answered for this long is refused with 503.
-    pub log_ms: u64,
-    /// A `send` that finds no room in a queue for this long is refused with 503.
-    pub hold_ms: u64,
-    /// Requests to one other shard that are not answered yet.
-    pub requests_per_peer_max: u32,
-    /// Envelopes of this shard that wait for one other shard, above which positions are not given.
-    pub deliveries_per_peer_max: u32,
-    /// `send`s of this shard's rooms that may wait.
-    pub deferred_max: u32,
-    /// Appends of this shard's rooms that may wait for the log.
-    pub appends_max: u32,
-    /// Members on one shard from which a room's messages are bulk.
-    pub bulk_room_members: usize,
-}
 
 /// What the reader of a session's bytes does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -246,13 +246,12 @@ impl<S> Core<S> {
         connection.waiting_ms = 0;
         connection.read_ms = now_ms;
         self.parse_unread(key);
-        let Some(connection) = self.connections.get(key).filter(|c| c.waits == Waits::No) else { return };
-        let (open, eof) = (connection.phase == Phase::Open, connection.eof);
+        if self.connections.get(key).is_none_or(|c| c.waits != Waits::No) {
+            return;
+        }
         self.stalls.cancel(key.slot);
         self.want_rearm(key);
-        if open && eof {
-            self.stream_ended(key);
-        }
+        self.hang_up_if_judged(key);
     }
 
     /// The session's queue has gone out far enough for its next request.
@@ -265,15 +264,6 @@ impl<S> Core<S> {
         if connection.slow {
             connection.slow = false;
             self.marks.push((key, false));
-            self.settle();
-        }
-    }
-
-    /// The client has closed its side, and everything it sent before is judged or waits its turn.
-    pub(super) fn stream_ended(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
-        if connection.waits == Waits::No {
-            self.chat.handle_end_of_stream(key, &mut self.effects);
             self.settle();
         }
     }
@@ -307,6 +297,17 @@ impl<S> Core<S> {
         self.keep_unread(key, &rest);
         self.parse_unread(key);
         self.want_rearm(key);
+        self.hang_up_if_judged(key);
+    }
+
+    /// The client has closed its side: once all it has sent is judged, what it has asked is answered, then it goes. A request that waits and what
+    /// stands behind it are not judged yet.
+    pub(super) fn hang_up_if_judged(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.eof && connection.waits == Waits::No && connection.phase == Phase::Open {
+            self.chat.handle_end_of_stream(key, &mut self.effects);
+            self.settle();
+        }
     }
 
     /// Before `welcome` only `hello` is read.

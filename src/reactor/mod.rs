@@ -29,6 +29,7 @@ use crate::cluster::log::Log;
 use crate::config::Settings;
 use crate::ids::{Key, ShardId};
 use crate::memory::frames::Loan;
+use crate::memory::gathers::Gathers;
 use crate::mesh::directory::Directory;
 use crate::mesh::{Envelope, Port};
 use crate::ring::Io;
@@ -91,7 +92,7 @@ pub struct Reactor<I: Io> {
     /// Sends that found no room in the submission queue, or have a rest to send.
     retry: VecDeque<(Key, Loan)>,
     /// The lists of frames gathered in this flush, with the gathered frame.
-    gathers: send::Gathers,
+    gathers: Gathers,
     /// Shards to ring with the next enter.
     rung: Vec<ShardId>,
     /// Envelopes of this turn.

@@ -60,7 +60,7 @@ impl<I: Io> Reactor<I> {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.eof = true;
         if connection.phase == Phase::Open {
-            self.core.stream_ended(key);
+            self.core.hang_up_if_judged(key);
         } else {
             self.core.end_and_settle(key, Ending::silent(Ended::PeerClosed));
         }

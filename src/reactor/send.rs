@@ -1,8 +1,7 @@
 //! Sends: one in flight per session, at most 64 KiB, whatever has come meanwhile is the next one.
 //!
-//! A session with one frame queued sends the payload's own bytes. A session with several sends a gathered copy; members of one room mostly have
-//! the same list queued, so a list is gathered once per flush and lent to all of them. Only sends are budgeted per turn, in two classes, so that
-//! a room of 10,000 does not hold up everybody else.
+//! What one send carries is said in `memory/gathers.rs`. Only sends are budgeted per turn, in two classes, so that a room of 10,000 does not hold
+//! up everybody else.
 
 use std::collections::VecDeque;
 
@@ -11,30 +10,9 @@ use super::connection::Phase;
 use super::core::Core;
 use crate::chat::Class;
 use crate::ids::Key;
-use crate::limits::SEND_BYTES_MAX;
 use crate::memory::frames::{FrameId, Loan};
+use crate::memory::gathers::Gathers;
 use crate::ring::{Errno, Io};
-
-/// Lists of frames gathered in this flush. Frames named by a list stay in the store at least until the flush ends, since nothing is
-/// received or inserted meanwhile; so an id in a list can't have come to mean another frame.
-#[derive(Debug, Default)]
-pub(super) struct Gathers {
-    /// Places, kept for their memory; the first `used` hold a frame.
-    lists: Vec<Gather>,
-    used: usize,
-    wanted: Vec<FrameId>,
-    /// Where the next gather goes when all places are taken.
-    victim: usize,
-}
-
-#[derive(Debug)]
-struct Gather {
-    list: Vec<FrameId>,
-    frame: FrameId,
-}
-
-/// Distinct lists remembered per flush: rooms that are busy at the same time.
-const GATHERS_MAX: usize = 8;
 
 impl<I: Io> Reactor<I> {
     /// Submits sends within the budgets; `true` when dirty sessions are left.
@@ -47,7 +25,7 @@ impl<I: Io> Reactor<I> {
         let queues = &self.core.settings.queues;
         let (interactive, bulk) = (queues.sends_per_turn_interactive, queues.sends_per_turn_bulk);
         let left = self.submit_class(Class::Interactive, interactive) | self.submit_class(Class::Bulk, bulk);
-        self.forget_gathers();
+        self.gathers.forget(&mut self.core.frames);
         left
     }
 
@@ -152,69 +130,17 @@ impl<I: Io> Reactor<I> {
         self.lost(key);
         self.core.closing.push(key);
     }
-
-    fn forget_gathers(&mut self) {
-        for gather in &self.gathers.lists[..self.gathers.used] {
-            self.core.frames.release(gather.frame);
-        }
-        self.gathers.used = 0;
-    }
 }
 
 impl<S> Core<S> {
-    /// What the session sends next: its counts move from the queue into the loan.
     fn next_loan(&mut self, key: Key, gathers: &mut Gathers) -> Loan {
         let connection = self.connections.get_mut(key).expect("found by the caller");
         connection.send_start = 0;
-        let frames = &mut self.frames;
-        let mut bytes = 0;
-        gathers.wanted.clear();
-        self.queues.peek_while(&connection.queue, &mut gathers.wanted, |frame| {
-            bytes += frames.len_of(frame) as usize;
-            bytes <= SEND_BYTES_MAX
-        });
-        if gathers.wanted.len() > 1
-            && let Some((gathered, shared)) = gathers.find_or_gather(frames)
-        {
-            frames.retain(gathered, 1);
-            let count = u32::try_from(gathers.wanted.len()).expect("a list fits 64 KiB");
-            self.queues.drop_front(&mut connection.queue, count);
-            for frame in &gathers.wanted {
-                frames.release(*frame);
-            }
-            self.counters.gathered.add(u64::from(count));
-            self.counters.gather_shared.add(u64::from(shared));
-            return frames.lend(gathered, 0);
+        let next = gathers.next(&mut connection.queue, &mut self.queues, &mut self.frames);
+        if next.frames > 1 {
+            self.counters.gathered.add(u64::from(next.frames));
+            self.counters.gather_shared.add(u64::from(next.shared));
         }
-        let frame = self.queues.pop(&mut connection.queue).expect("a dirty session has something queued");
-        frames.lend(frame, 0)
-    }
-}
-
-impl Gathers {
-    /// The frame that holds the wanted list's bytes, and whether another session had it made. `None` when the pool is used up.
-    fn find_or_gather(&mut self, frames: &mut crate::memory::frames::FrameStore) -> Option<(FrameId, bool)> {
-        let known = self.lists[..self.used].iter().rev().find(|gather| gather.list == self.wanted);
-        if let Some(gather) = known {
-            return Some((gather.frame, true));
-        }
-        let frame = frames.gather(&self.wanted)?;
-        let place = if self.used < GATHERS_MAX {
-            self.used += 1;
-            self.used - 1
-        } else {
-            self.victim = (self.victim + 1) % GATHERS_MAX;
-            frames.release(self.lists[self.victim].frame);
-            self.victim
-        };
-        if place == self.lists.len() {
-            self.lists.push(Gather { list: Vec::new(), frame });
-        }
-        let gather = &mut self.lists[place];
-        gather.frame = frame;
-        std::mem::swap(&mut gather.list, &mut self.wanted);
-        self.wanted.clear();
-        self.wanted.extend_from_slice(&gather.list);
-        Some((frame, false))
+        next.loan
     }
 }

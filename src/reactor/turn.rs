@@ -7,9 +7,9 @@ use super::connection::{Phase, Receive};
 use super::core::{Core, Drain};
 use super::counters::Ended;
 use super::effects::Ending;
-use super::send::Gathers;
 use super::{Control, Next, Parts, Reactor, Report};
 use crate::ids::ShardId;
+use crate::memory::gathers::Gathers;
 use crate::mesh::Envelope;
 use crate::protocol::error::Reason;
 use crate::ring::{Errno, Io, Wait};
@@ -68,6 +68,7 @@ impl<I: Io> Reactor<I> {
         self.take_answers();
         self.drain_step();
         self.advance_closing();
+        self.tell_drained();
         self.submit_accepts();
         self.submit_receives();
         self.submit_cuts();
@@ -246,6 +247,10 @@ impl<I: Io> Reactor<I> {
             self.core.drain = Drain::Ending;
             self.core.say_bye();
         }
+    }
+
+    /// In the turn that frees the last connection: nothing else may ever wake the shard again.
+    fn tell_drained(&mut self) {
         let leaving = matches!(self.core.drain, Drain::Ending | Drain::Stopping);
         if leaving && !self.told_drained && self.core.connections.is_empty() {
             self.told_drained = self.core.report.try_send(Report::Drained(self.core.shard)).is_ok();

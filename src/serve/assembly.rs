@@ -9,14 +9,12 @@ use futures_lite::FutureExt;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::{Plan, StartError, exit};
-use crate::chat::{RateRules, RetentionRules, Rules};
+use crate::chat::{Identity, Rules};
 use crate::cluster::log::MemoryLog;
 use crate::config::Settings;
-use crate::ids::{Epoch, Key, ShardId};
-use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX};
+use crate::ids::{Epoch, ShardId};
 use crate::mesh::directory::Directory;
 use crate::mesh::{Envelope, mesh};
-use crate::protocol::encode::AnnouncedLimits;
 use crate::reactor::counters::{Counters, Shared};
 use crate::reactor::drive::{Seat, drive};
 use crate::reactor::{Control, Parts, Report};
@@ -32,11 +30,6 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 const PREEMPT: Duration = Duration::from_millis(10);
 /// glommio's own rings are small: no file or socket of ours is on them.
 const GLOMMIO_RING_DEPTH: usize = 64;
-/// Requests to one other shard without an answer, and envelopes that may wait for one; a `send` above that waits.
-const REQUESTS_PER_PEER_MAX: u32 = 4096;
-const DELIVERIES_PER_PEER_MAX: u32 = 16_384;
-const DEFERRED_MAX: u32 = 16_384;
-const APPENDS_MAX: u32 = 65_536;
 
 /// A shard's task ended without being told to, and why.
 struct Failure {
@@ -238,41 +231,8 @@ impl Seeds {
 }
 
 fn rules(settings: &Settings, plan: &Plan, shard: ShardId, seeds: &Seeds) -> Rules {
-    let limits = &settings.limits;
-    let bytes = |count: usize| u32::try_from(count).expect("a limit below 2^32");
-    Rules {
-        shard,
-        shards: plan.shards,
-        epoch: Epoch(seeds.epoch),
-        node: plan.node.clone(),
-        hash_seeds: seeds.hash,
-        heartbeat_ms: limits.heartbeat_ms,
-        announced: AnnouncedLimits {
-            frame_bytes: bytes(FRAME_BYTES_MAX),
-            body_bytes: bytes(BODY_BYTES_MAX),
-            rooms: bytes(limits.rooms_per_session),
-            replay: bytes(REPLAY_MESSAGES_MAX),
-            requests_per_s: limits.requests_per_s,
-            requests_burst: limits.requests_burst,
-        },
-        sessions_per_user_max: limits.sessions_per_user,
-        places_max: (1 << Key::SLOT_BITS) / u32::from(plan.shards),
-        retention: RetentionRules {
-            messages_max: settings.history.room_messages,
-            bytes_max: settings.history.room_bytes,
-            age_ms: settings.history.age_ms,
-            shard_bytes_max: settings.history.shard_bytes,
-        },
-        rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
-        slow_reader: settings.queues.slow_reader,
-        log_ms: limits.log_ms,
-        hold_ms: limits.log_ms,
-        requests_per_peer_max: REQUESTS_PER_PEER_MAX,
-        deliveries_per_peer_max: DELIVERIES_PER_PEER_MAX,
-        deferred_max: DEFERRED_MAX,
-        appends_max: APPENDS_MAX,
-        bulk_room_members: settings.queues.bulk_room_members,
-    }
+    let identity = Identity { shard, shards: plan.shards, epoch: Epoch(seeds.epoch), node: plan.node.clone(), hash_seeds: seeds.hash };
+    Rules::new(identity, settings)
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use ringroom::chat::{Appended, Effect, Effects, Envelope, Flow, Login, RateRules, RetentionRules, Rules, Shard};
+use ringroom::chat::{Appended, Effect, Effects, Envelope, Flow, Identity, Login, Rules, Shard};
 use ringroom::cluster::log::{Log, MemoryLog};
-use ringroom::config::{RateMode, SlowReader};
+use ringroom::config::Settings;
 use ringroom::ids::{Epoch, Key, Now, SessionId, ShardId, UserName, WirePosition};
-use ringroom::protocol::encode::AnnouncedLimits;
 use ringroom::protocol::error::Reason;
 use ringroom::protocol::message::decode;
 use serde_json::Value;
@@ -17,34 +16,14 @@ use serde_json::Value;
 pub const EPOCH: Epoch = Epoch(0xabc);
 
 pub fn rules(shard: u16, shards: u16) -> Rules {
-    Rules {
-        shard: ShardId(shard),
-        shards,
-        epoch: EPOCH,
-        node: "n".into(),
-        hash_seeds: [1, 2, 3, 4],
-        heartbeat_ms: 25_000,
-        announced: AnnouncedLimits {
-            frame_bytes: 65_536,
-            body_bytes: 61_440,
-            rooms: 128,
-            replay: 1_000,
-            requests_per_s: 50,
-            requests_burst: 100,
-        },
-        sessions_per_user_max: 16,
-        places_max: 1 << 16,
-        retention: RetentionRules { messages_max: 2_000, bytes_max: 1 << 20, age_ms: 600_000, shard_bytes_max: 8 << 20 },
-        rate: RateRules { requests_per_s: 1_000_000, burst: 1_000_000, mode: RateMode::Wait },
-        slow_reader: SlowReader::Stall,
-        log_ms: 5_000,
-        hold_ms: 5_000,
-        requests_per_peer_max: 1_000,
-        deliveries_per_peer_max: 1_000,
-        deferred_max: 1_000,
-        appends_max: 1_000,
-        bulk_room_members: 512,
-    }
+    let identity = Identity { shard: ShardId(shard), shards, epoch: EPOCH, node: "n".into(), hash_seeds: [1, 2, 3, 4] };
+    let mut settings = Settings::default();
+    settings.limits.requests_per_s = 1_000_000;
+    settings.limits.requests_burst = 1_000_000;
+    settings.history.room_messages = 2_000;
+    settings.history.age_ms = 600_000;
+    settings.history.shard_bytes = 8 << 20;
+    Rules::new(identity, &settings)
 }
 
 pub struct Cluster {

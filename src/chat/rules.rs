@@ -1,0 +1,102 @@
+//! What the rules are told once: who they are, and the bounds of the configuration in their own words.
+
+use super::bucket::RateRules;
+use super::retention::RetentionRules;
+use crate::config::{Settings, SlowReader};
+use crate::ids::{Epoch, Key, ShardId};
+use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX};
+use crate::protocol::encode::AnnouncedLimits;
+
+/// Requests to one other shard without an answer. Raising it lets a slow shard collect more work; the outboxes grow by as much.
+const REQUESTS_PER_PEER_MAX: u32 = 4096;
+/// Envelopes that may wait for one other shard before positions are held back. About 100 bytes and a payload each.
+const DELIVERIES_PER_PEER_MAX: u32 = 16_384;
+/// `send`s of a shard's rooms that may wait for room in a queue, for a slow reader or for an append before them.
+const DEFERRED_MAX: u32 = 16_384;
+/// Appends of a shard that may wait for the log.
+const APPENDS_MAX: u32 = 65_536;
+
+/// Which shard, of which process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub shard: ShardId,
+    pub shards: u16,
+    pub epoch: Epoch,
+    pub node: String,
+    /// Secret, the same on all shards of a process: names are chosen by clients.
+    pub hash_seeds: [u64; 4],
+}
+
+/// The bounds and the identity of one shard's rules.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub shard: ShardId,
+    pub shards: u16,
+    pub epoch: Epoch,
+    pub node: String,
+    /// Secret, the same on all shards of a process: names are chosen by clients.
+    pub hash_seeds: [u64; 4],
+    pub heartbeat_ms: u64,
+    pub announced: AnnouncedLimits,
+    pub sessions_per_user_max: usize,
+    /// Rooms with members on this shard; `shards` times this stays under the slab's 2^24.
+    pub places_max: u32,
+    pub retention: RetentionRules,
+    pub rate: RateRules,
+    pub slow_reader: SlowReader,
+    /// An append that is not answered for this long is refused with 503.
+    pub log_ms: u64,
+    /// A `send` that finds no room in a queue for this long is refused with 503.
+    pub hold_ms: u64,
+    /// Requests to one other shard that are not answered yet.
+    pub requests_per_peer_max: u32,
+    /// Envelopes of this shard that wait for one other shard, above which positions are not given.
+    pub deliveries_per_peer_max: u32,
+    /// `send`s of this shard's rooms that may wait.
+    pub deferred_max: u32,
+    /// Appends of this shard's rooms that may wait for the log.
+    pub appends_max: u32,
+    /// Members on one shard from which a room's messages are bulk.
+    pub bulk_room_members: usize,
+}
+
+impl Rules {
+    /// The rules of a shard under validated settings.
+    pub fn new(identity: Identity, settings: &Settings) -> Self {
+        let limits = &settings.limits;
+        let bytes = |count: usize| u32::try_from(count).expect("a limit below 2^32");
+        Self {
+            places_max: (1 << Key::SLOT_BITS) / u32::from(identity.shards),
+            shard: identity.shard,
+            shards: identity.shards,
+            epoch: identity.epoch,
+            node: identity.node,
+            hash_seeds: identity.hash_seeds,
+            heartbeat_ms: limits.heartbeat_ms,
+            announced: AnnouncedLimits {
+                frame_bytes: bytes(FRAME_BYTES_MAX),
+                body_bytes: bytes(BODY_BYTES_MAX),
+                rooms: bytes(limits.rooms_per_session),
+                replay: bytes(REPLAY_MESSAGES_MAX),
+                requests_per_s: limits.requests_per_s,
+                requests_burst: limits.requests_burst,
+            },
+            sessions_per_user_max: limits.sessions_per_user,
+            retention: RetentionRules {
+                messages_max: settings.history.room_messages,
+                bytes_max: settings.history.room_bytes,
+                age_ms: settings.history.age_ms,
+                shard_bytes_max: settings.history.shard_bytes,
+            },
+            rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
+            slow_reader: settings.queues.slow_reader,
+            log_ms: limits.log_ms,
+            hold_ms: limits.log_ms,
+            requests_per_peer_max: REQUESTS_PER_PEER_MAX,
+            deliveries_per_peer_max: DELIVERIES_PER_PEER_MAX,
+            deferred_max: DEFERRED_MAX,
+            appends_max: APPENDS_MAX,
+            bulk_room_members: settings.queues.bulk_room_members,
+        }
+    }
+}
