@@ -93,6 +93,10 @@ impl Shard {
             };
             echo = entry.echo;
         }
+        if self.refuse_sends {
+            let refusal = Refusal { id: send.id, reason: Reason::Overloaded, message: "this server can't keep up" };
+            return self.refused(session, refusal, out);
+        }
         if self.is_full(home) {
             return Flow::Blocked(home);
         }

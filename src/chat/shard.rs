@@ -111,6 +111,7 @@ pub struct Shard {
     pub(super) retention: Retention,
     /// The last moment for which any room of this shard is stalled.
     pub(super) stalled_until_ms: u64,
+    pub(super) refuse_sends: bool,
     pub(super) draining: bool,
     pub(super) counts: Counts,
 }
@@ -141,6 +142,7 @@ impl Shard {
             arena: BytesMut::with_capacity(ARENA_BYTES),
             retention: Retention::default(),
             stalled_until_ms: 0,
+            refuse_sends: false,
             draining: false,
             counts: Counts::default(),
             rules,
@@ -178,6 +180,11 @@ impl Shard {
     /// No more `member` objects: everybody is about to leave.
     pub fn handle_drain(&mut self) {
         self.draining = true;
+    }
+
+    /// `send`s are refused while the shard can't keep up, and everything else goes on.
+    pub fn handle_load(&mut self, refuse_sends: bool) {
+        self.refuse_sends = refuse_sends;
     }
 
     /// A session's request. [`Flow::Blocked`] changes nothing.

@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::core::{Core, Drain};
 use super::counters::Ended;
 use super::effects::Ending;
+use super::overload::Sheds;
 use crate::ids::Key;
 use crate::mesh::Move;
 use crate::protocol::error::Reason;
@@ -116,7 +117,7 @@ impl<S> Core<S> {
         let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let room = before < self.connections_max && self.connections.len() < self.settings.limits.connections_per_shard_max;
         let Some(key) = self.place(socket) else { return };
-        if !room {
+        if !room || self.sheds != Sheds::Nothing {
             self.shed(key, Reason::Overloaded);
         } else if self.drain != Drain::No {
             self.shed(key, Reason::Draining);

@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::connection::{Connection, Phase, Waits};
 use super::counters::{Counters, Ended, Shared};
+use super::overload::Sheds;
 use super::{Control, Parts, Report};
 use crate::chat::{self, Effects};
 use crate::cluster::log::Log;
@@ -80,6 +81,7 @@ pub(super) struct Core<S> {
     pub(super) blocked: VecDeque<Key>,
     pub(super) unread_bytes: usize,
     pub(super) spare: Vec<Vec<u8>>,
+    pub(super) sheds: Sheds,
     pub(super) drain: Drain,
     /// When the rules last looked at their own deadlines.
     pub(super) ticked_ns: u64,
@@ -120,6 +122,7 @@ impl<S> Core<S> {
             blocked: VecDeque::new(),
             unread_bytes: 0,
             spare: Vec::new(),
+            sheds: Sheds::Nothing,
             drain: Drain::No,
             ticked_ns: now.mono_ns,
             warned_transport: false,

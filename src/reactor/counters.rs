@@ -82,6 +82,8 @@ counters! {
     /// receives that ended for lack of buffers
     starved,
     receive_cancels,
+    /// times the shard began to turn connections away because work waited too long
+    overloads,
     /// requests that had to wait because the way to another shard was full
     blocked,
     pings,

@@ -15,6 +15,7 @@ mod deadline;
 pub mod drive;
 mod effects;
 mod inspect;
+mod overload;
 mod receive;
 mod send;
 mod turn;
@@ -36,6 +37,7 @@ use crate::ring::Io;
 pub use connection::{Phase, Receive, State};
 use counters::{Counters, Shared};
 pub use inspect::Inspection;
+pub use overload::Sheds;
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -103,5 +105,6 @@ pub struct Reactor<I: Io> {
     answers: Vec<chat::Appended>,
     /// When there was last something to do.
     busy_ns: u64,
+    age: overload::AgeOfWork,
     told_drained: bool,
 }

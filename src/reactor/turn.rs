@@ -7,6 +7,7 @@ use super::connection::{Phase, Receive};
 use super::core::{Core, Drain};
 use super::counters::Ended;
 use super::effects::Ending;
+use super::overload::{AgeOfWork, Sheds};
 use super::{Control, Next, Parts, Reactor, Report};
 use crate::ids::ShardId;
 use crate::memory::gathers::Gathers;
@@ -50,6 +51,7 @@ impl<I: Io> Reactor<I> {
             expired: Vec::new(),
             answers: Vec::new(),
             busy_ns: now.mono_ns,
+            age: AgeOfWork::new(now.mono_ns),
             told_drained: false,
         }
     }
@@ -59,6 +61,8 @@ impl<I: Io> Reactor<I> {
         self.core.port.wake();
         self.core.now = self.io.now();
         self.core.counters.turns.add(1);
+        self.age.turn(self.core.now.mono_ns);
+        self.core.shed_what_is_due(self.age.sheds());
         let mut more = self.reap(REAP_MAX);
         more |= self.take_envelopes();
         more |= self.look_at_deadlines(DEADLINES_MAX);
@@ -83,6 +87,7 @@ impl<I: Io> Reactor<I> {
                 Err(errno) => panic!("io_uring_enter failed with errno {}: the ring is unusable", errno.0),
             };
         }
+        self.age.idle();
         Next::Sleep { until_ns: self.next_ns() }
     }
 
@@ -273,6 +278,18 @@ impl<S> Core<S> {
             }
             Envelope::Move(moved) => self.moved_in(*moved),
         }
+    }
+
+    /// Takes note of what is to be turned away from now on.
+    fn shed_what_is_due(&mut self, sheds: Sheds) {
+        if sheds == self.sheds {
+            return;
+        }
+        if self.sheds == Sheds::Nothing {
+            self.counters.overloads.add(1);
+        }
+        self.sheds = sheds;
+        self.chat.handle_load(sheds == Sheds::ConnectionsAndSends);
     }
 
     /// Nothing that was read is without its answer, and nothing more is being read.
