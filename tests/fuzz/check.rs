@@ -221,7 +221,6 @@ impl<'a> Members<'a> {
 /// The rules between fields.
 fn together(request: Request<'_>) -> Result<Request<'_>, Reason> {
     match &request {
-        Request::Join(join) if join.since.is_some() && join.history.is_some() => Err(Reason::BadField),
         Request::History { before: Some(_), after: Some(_), .. } => Err(Reason::BadField),
         Request::History { limit: Some(limit), .. } if !(1..=1_000).contains(limit) => Err(Reason::BadField),
         Request::Send(send) if send.body.len() > BODY_BYTES_MAX => Err(Reason::BodyTooLarge),
