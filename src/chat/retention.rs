@@ -35,6 +35,8 @@ pub struct RetentionRules {
 #[derive(Debug, Default)]
 pub(super) struct Retention {
     pub(super) cost: usize,
+    /// Rooms with history.
+    pub(super) rooms: usize,
     /// Rooms with history, by when they were last written.
     oldest: Option<Key>,
     newest: Option<Key>,
@@ -58,6 +60,7 @@ impl Shard {
         let rules = self.rules.retention;
         let state = self.homes.get_mut(home).expect("found by the caller");
         let before = cost_of(state);
+        self.retention.rooms += usize::from(state.history.is_none());
         let history = state.history.get_or_insert_default();
         history.push(position, frame);
         let too_old = position.ms.saturating_sub(rules.age_ms);
@@ -115,6 +118,7 @@ impl Shard {
         state.complete_after = state.at;
         self.retention.through = self.retention.through.max(state.at);
         self.retention.evicted_rooms += 1;
+        self.retention.rooms -= 1;
         if state.is_idle() {
             self.homes.remove(home);
         }

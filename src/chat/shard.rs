@@ -67,6 +67,8 @@ pub struct Usage {
     pub deferred: usize,
     /// Bytes that are retained, and rooms that were forgotten to stay under the budget.
     pub history_bytes: usize,
+    /// Rooms and inboxes that retain something; they stay without members.
+    pub retained_rooms: usize,
     pub evicted_rooms: u64,
     pub unanswered: u64,
 }
@@ -172,6 +174,7 @@ impl Shard {
             appends: self.pending.len(),
             deferred: self.deferred as usize,
             history_bytes: self.retention.cost,
+            retained_rooms: self.retention.rooms,
             evicted_rooms: self.retention.evicted_rooms,
             unanswered: self.peers.iter().map(|peer| u64::from(peer.unanswered)).sum(),
         }
