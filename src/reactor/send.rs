@@ -9,10 +9,12 @@ use std::collections::VecDeque;
 use super::Reactor;
 use super::connection::Phase;
 use super::core::Core;
+use super::effects::Ending;
 use crate::chat::Class;
 use crate::ids::Key;
 use crate::limits::SEND_BYTES_MAX;
 use crate::memory::frames::{FrameId, Loan};
+use crate::protocol::error::Reason;
 use crate::ring::{Errno, Io};
 
 /// Lists of frames gathered in this flush. Frames named by a list stay in the store at least until the flush ends, since nothing is
@@ -111,6 +113,7 @@ impl<I: Io> Reactor<I> {
             // Only a planted bug frees a slot with a send in flight.
             return self.core.frames.release(frame);
         };
+        let probed = std::mem::take(&mut connection.probed);
         match result {
             Ok(0) => self.broken(key, frame),
             Ok(sent) => {
@@ -135,6 +138,12 @@ impl<I: Io> Reactor<I> {
             Err(Errno(libc::EINTR | libc::EAGAIN)) if connection.phase != Phase::Joining => {
                 let loan = self.core.frames.lend(frame, connection.send_start);
                 self.retry.push_back((key, loan));
+            }
+            Err(Errno(libc::ECANCELED)) if probed && connection.phase != Phase::Joining => {
+                // Not a byte in all the time. The send goes on, because a `bye` stands behind a whole frame only.
+                let loan = self.core.frames.lend(frame, connection.send_start);
+                self.retry.push_back((key, loan));
+                self.core.end_and_settle(key, Ending::said(Reason::SlowConsumer, None));
             }
             Err(_) => self.broken(key, frame),
         }
