@@ -116,6 +116,33 @@ fn one_byte_at_a_time_is_read_like_one_piece() {
 }
 
 #[test]
+fn half_frames_of_some_leave_memory_for_the_pieces_of_others() {
+    let server = Server::start(1, "[queues]\nleftover_bytes_max = 65_540\n");
+    let mut greedy: Vec<Client> = (0..7).map(|n| Client::login(server.address(), &format!("u{n}"))).collect();
+    for client in &mut greedy {
+        client.raw(&header(60_000));
+        client.raw(&[b' '; 9_358]);
+    }
+    let mut ended = 0;
+    let mut ann = Client::login(server.address(), "ann");
+    for n in 0..3 {
+        for byte in frame(&format!(r#"{{"type":"send","id":{n},"room":"@nobody","body":1}}"#)) {
+            ann.raw(&[byte]);
+        }
+        assert_eq!(ann.expect("sent")["id"], n);
+    }
+    for client in &mut greedy {
+        // The rest of the frame: a whole one, though it says nothing, for those who are still in.
+        if client.try_raw(&[b' '; 50_642]) && client.next()["type"] == "bye" {
+            ended += 1;
+        }
+    }
+    assert!(ended > 0, "somebody had to go");
+    assert!(ann.sync().is_empty());
+    server.stop().assert_clean();
+}
+
+#[test]
 fn half_a_frame_and_silence_ends_with_frame_timeout() {
     let server = Server::start(2, IMPATIENT);
     let whole = frame(r#"{"type":"ping","id":7}"#);
