@@ -45,6 +45,20 @@ fn a_length_of_zero_or_over_the_limit_ends_the_connection_with_its_bye() {
 }
 
 #[test]
+fn what_a_client_still_sends_does_not_break_its_bye_with_a_reset() {
+    let server = Server::start(2, "");
+    for _ in 0..20 {
+        let mut client = Client::login(server.address(), "ann");
+        client.raw(&[header(0).to_vec(), vec![b'x'; 50_000]].concat());
+        client.raw(&[b'x'; 10_000]);
+        assert_bye(&client.bye(), 400, "bad_frame");
+        // The end of the stream, not a reset: the server has read what it was sent.
+        client.assert_orderly_end();
+    }
+    server.stop().assert_clean();
+}
+
+#[test]
 fn frames_of_exactly_the_limit_are_read() {
     let server = Server::start(2, "");
     let mut client = Client::connect(server.address());

@@ -219,6 +219,13 @@ impl Client {
         }
     }
 
+    /// The stream has ended in an orderly way, and still has after a further word.
+    #[track_caller]
+    pub(crate) fn assert_orderly_end(&mut self) {
+        assert_eq!((&*self.stream).read(&mut [0; 1]).unwrap(), 0);
+        assert!(self.stream.take_error().unwrap().is_none());
+    }
+
     /// No more is sent; reading goes on.
     pub(crate) fn finish(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
