@@ -55,8 +55,9 @@ fn compare() {
     let (rounds, pings) = mode.pick((1, 8), (7, 400));
     let hz: f64 = std::env::var("RINGROOM_WAKE_HZ").map_or(150.0, |text| text.parse().expect("pings per second"));
     let cpus = available().expect("the CPUs of this process");
-    pin_current_thread(cpus[cpus.len() - 1]).expect("a CPU of this process");
+    // Before this thread is pinned: they inherit its CPUs.
     let mut sides: Vec<Side> = ["epoll", "floor", "ringroom"].into_iter().map(|name| start(name, cpus[0])).collect();
+    pin_current_thread(cpus[cpus.len() - 1]).expect("a CPU of this process");
     for _ in 0..rounds {
         for side in &mut sides {
             let spent = measure(side, pings, Duration::from_secs_f64(1.0 / hz));
