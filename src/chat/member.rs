@@ -44,6 +44,7 @@ impl Shard {
             Some(Some(at)) if at.epoch == self.rules.epoch => Since::At(at.position),
             Some(_) => Since::Unknown,
         };
+        self.places.get_mut(place).expect("found or made above").joins += 1;
         let parcel = self.parcel_of(room, user, "");
         let origin = self.origin(session, id);
         self.ask(session, home, Envelope::Join { parcel, origin, place, again, watch: join.presence, since }, out);
@@ -144,6 +145,12 @@ impl Shard {
     }
 
     pub(super) fn joined(&mut self, session: SessionId, place: Key, watch: Watch, payload: Bytes, out: &mut Effects) {
+        self.places.get_mut(place).expect("a place outlives the joins that name it").joins -= 1;
+        self.joined_session(session, place, watch, payload, out);
+        self.release_place(place);
+    }
+
+    fn joined_session(&mut self, session: SessionId, place: Key, watch: Watch, payload: Bytes, out: &mut Effects) {
         let Some(index) = self.answered_entry(session, place) else { return };
         if !self.session(session).expect("found above").rooms[index].is_member() {
             self.add_member(session, index);
@@ -226,7 +233,7 @@ impl Shard {
     }
 
     fn new_place(&mut self, room: &str, hash: u64) -> Option<Key> {
-        let place = Place { name: room.into(), hash, home: self.home(hash), members: Vec::new(), watchers: 0, entries: 0 };
+        let place = Place { name: room.into(), hash, home: self.home(hash), members: Vec::new(), watchers: 0, entries: 0, joins: 0 };
         self.places.insert(place).ok()
     }
 
@@ -287,9 +294,14 @@ impl Shard {
         }
         let place = self.places.get_mut(entry.place).expect("an entry points to it");
         place.entries -= 1;
-        if place.entries == 0 {
-            assert!(place.members.is_empty(), "a member has an entry");
-            self.places.remove(entry.place);
+        self.release_place(entry.place);
+    }
+
+    fn release_place(&mut self, place: Key) {
+        let state = self.places.get(place).expect("held by the caller");
+        if state.entries == 0 && state.joins == 0 {
+            assert!(state.members.is_empty(), "a member has an entry");
+            self.places.remove(place);
         }
     }
 

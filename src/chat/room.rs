@@ -20,6 +20,8 @@ pub(super) struct Place {
     pub(super) watchers: u32,
     /// Entries of sessions that point here, members or not yet.
     pub(super) entries: u32,
+    /// Joins on their way that name this place. It outlives their sessions, so that the home never learns of an older place after a newer one.
+    pub(super) joins: u32,
 }
 
 /// A session in a place. `entry` is where the session's own list names the place, so that leaving is O(1).

@@ -244,6 +244,7 @@ impl<S> Core<S> {
             _ => {
                 self.stalls.cancel(key.slot);
                 self.want_rearm(key);
+                self.hang_up_if_judged(key);
             }
         }
     }
@@ -268,6 +269,17 @@ impl<S> Core<S> {
         self.keep_unread(key, &rest);
         self.parse_unread(key);
         self.want_rearm(key);
+        self.hang_up_if_judged(key);
+    }
+
+    /// The client has closed its side: once all it has sent is judged, what it has asked is answered, then it goes. A blocked request and what
+    /// stands behind it are not judged yet.
+    pub(super) fn hang_up_if_judged(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.eof && !connection.blocked && connection.phase == Phase::Open {
+            self.chat.handle_end_of_stream(key, &mut self.effects);
+            self.settle();
+        }
     }
 
     /// Before `welcome` only `hello` is read.

@@ -87,7 +87,9 @@ impl<I: Io> Reactor<I> {
     /// Cancels the sends of joining connections, as far as the submission queue has room.
     pub(super) fn submit_cuts(&mut self) {
         while let Some(key) = self.core.cut.pop() {
-            let in_flight = self.core.connections.get(key).is_some_and(|c| c.sending);
+            // A rest that waits for the submission queue is with this side: it ends when its turn to be submitted comes.
+            let waits = self.retry.iter().any(|(waiting, _)| *waiting == key);
+            let in_flight = !waits && self.core.connections.get(key).is_some_and(|c| c.sending);
             if in_flight && self.io.cancel_send(key).is_err() {
                 self.core.cut.push(key);
                 return;

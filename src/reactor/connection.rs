@@ -54,8 +54,9 @@ pub(super) struct Connection<S> {
     pub(super) receive: Receive,
     /// A send is in flight, or waits in the reactor's retry list with its loan.
     pub(super) sending: bool,
-    /// Stands in the list of sends to make; which one is said by `bulk`.
+    /// Stands in the list of sends to make.
     pub(super) dirty: bool,
+    /// Which list that is, or, while a send is in flight, which one the next send belongs on.
     pub(super) bulk: bool,
     /// Stands in the list of receives to arm or cancel.
     pub(super) rearm: bool,

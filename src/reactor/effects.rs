@@ -96,12 +96,16 @@ impl<S> Core<S> {
             self.end(session, Ending::said(Reason::SlowConsumer, None));
             return false;
         }
+        let first = connection.queue.is_empty();
         if self.queues.push(&mut connection.queue, frame).is_err() {
             self.end(session, Ending::said(Reason::Overloaded, Some("this server's send queues are full")));
             return false;
         }
         connection.queued_bytes += len;
-        if !connection.sending {
+        if connection.sending {
+            // The next send is bulk if all it carries is.
+            connection.bulk = class == Class::Bulk && (first || connection.bulk);
+        } else {
             self.mark_dirty(session, class);
         }
         true

@@ -54,6 +54,11 @@ impl<I: Io> Reactor<I> {
         inspection
     }
 
+    /// Some queue towards this shard holds an envelope: while it sleeps, a doorbell has to be on its way.
+    pub fn has_inbound(&self) -> bool {
+        self.core().port.has_inbound()
+    }
+
     /// The state of one connection; `None` when it is gone.
     pub fn state_of(&self, key: Key) -> Option<State> {
         self.core().connections.get(key).map(|connection| connection.state())

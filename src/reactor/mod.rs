@@ -95,6 +95,8 @@ pub struct Reactor<I: Io> {
     gathers: Gathers,
     /// Shards to ring with the next enter.
     rung: Vec<ShardId>,
+    /// Envelopes of this turn.
+    taken: Vec<(ShardId, Envelope<I::Socket>)>,
     /// Connections whose receive found no buffer.
     starved: VecDeque<Key>,
     expired: Vec<u32>,

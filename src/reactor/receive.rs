@@ -59,9 +59,8 @@ impl<I: Io> Reactor<I> {
     fn end_of_stream(&mut self, key: Key) {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.eof = true;
-        if connection.phase == Phase::Open && !connection.blocked {
-            self.core.chat.handle_end_of_stream(key, &mut self.core.effects);
-            self.core.settle();
+        if connection.phase == Phase::Open {
+            self.core.hang_up_if_judged(key);
         } else {
             self.core.end_and_settle(key, Ending::silent(Ended::PeerClosed));
         }

@@ -103,9 +103,10 @@ impl<I: Io> Reactor<I> {
                 connection.queued_bytes -= lent - sent;
                 connection.sending = false;
                 let (more, phase) = (!connection.queue.is_empty(), connection.phase);
+                let class = if connection.bulk { Class::Bulk } else { Class::Interactive };
                 self.core.frames.release(frame);
                 if more && phase != Phase::Joining {
-                    self.core.mark_dirty(key, Class::Interactive);
+                    self.core.mark_dirty(key, class);
                 } else if phase != Phase::Open {
                     self.core.closing.push(key);
                 }

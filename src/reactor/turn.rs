@@ -45,6 +45,7 @@ impl<I: Io> Reactor<I> {
             retry: VecDeque::new(),
             gathers: Gathers::default(),
             rung: Vec::new(),
+            taken: Vec::new(),
             starved: VecDeque::new(),
             expired: Vec::new(),
             answers: Vec::new(),
@@ -65,6 +66,7 @@ impl<I: Io> Reactor<I> {
         self.take_answers();
         self.drain_step();
         self.advance_closing();
+        self.tell_drained();
         self.submit_accepts();
         self.submit_receives();
         self.submit_cuts();
@@ -123,13 +125,14 @@ impl<I: Io> Reactor<I> {
             return false;
         }
         // The port is lent out while the rules post into it, so what came in is put aside first.
-        let mut taken = Vec::new();
+        let mut taken = std::mem::take(&mut self.taken);
         let more = self.core.port.receive(ENVELOPES_MAX, |from, envelope| taken.push((from, envelope)));
         self.busy_ns = self.core.now.mono_ns;
         self.core.counters.envelopes_in.add(taken.len() as u64);
-        for (from, envelope) in taken {
+        for (from, envelope) in taken.drain(..) {
             self.core.envelope_in(from, envelope);
         }
+        self.taken = taken;
         self.core.retry_blocked();
         more
     }
@@ -248,6 +251,10 @@ impl<I: Io> Reactor<I> {
             self.core.drain = Drain::Ending;
             self.core.say_bye();
         }
+    }
+
+    /// In the turn that frees the last connection: nothing else may ever wake the shard again.
+    fn tell_drained(&mut self) {
         let leaving = matches!(self.core.drain, Drain::Ending | Drain::Stopping);
         if leaving && !self.told_drained && self.core.connections.is_empty() {
             self.told_drained = self.core.report.try_send(Report::Drained(self.core.shard)).is_ok();

@@ -1,0 +1,171 @@
+//! What clients do next: the seed's manners, act by act.
+
+use ringroom::ring::fake::Stage;
+
+use super::session::{Phase, Reading};
+use super::world::{Due, World};
+
+impl World {
+    pub(super) fn connect(&mut self) {
+        let user = format!("u{}", self.random.below(self.plan.users));
+        let device = (self.plan.manners.devices && self.random.percent(20)).then(|| format!("d{}", self.random.below(2)));
+        let connection = self.open_connection();
+        let index = self.add_session(connection, user, device);
+        self.greet(index);
+        self.next_act(index);
+    }
+
+    fn greet(&mut self, index: usize) {
+        let silent = self.random.below(1_000) < self.plan.manners.silences * 4;
+        let rude = self.random.below(1_000) < self.plan.manners.garbage;
+        if silent {
+            let session = &mut self.sessions[index];
+            session.sins.silent = true;
+            session.stop_talking = true;
+            if self.random.percent(50) {
+                let hello = session.hello();
+                let cut = self.random.size(1, hello.len() - 1);
+                self.write(index, &hello[..cut]);
+            }
+            return;
+        }
+        if rude {
+            let bytes = self.sessions[index].garbage(&mut self.random);
+            self.write(index, &bytes);
+            return;
+        }
+        let (mut stage, session) = self.stage_and_session(index);
+        let mut bytes = session.hello();
+        if stage.random.percent(60) {
+            bytes.extend(session.join(&mut stage));
+        }
+        if stage.random.percent(30) {
+            bytes.extend(session.send(&mut stage, 10));
+        }
+        self.deliver(index, bytes);
+    }
+
+    /// Writes all of it, or a part now and the rest with the next act.
+    fn deliver(&mut self, index: usize, bytes: Vec<u8>) {
+        if bytes.len() > 1 && self.random.percent(10) {
+            let cut = self.random.size(1, bytes.len() - 1);
+            self.write(index, &bytes[..cut]);
+            self.sessions[index].unwritten = bytes[cut..].to_vec();
+        } else {
+            self.write(index, &bytes);
+        }
+    }
+
+    fn next_act(&mut self, index: usize) {
+        let at_ns = self.kernel.now_ns() + 1 + self.random.below(2 * self.plan.pause_ns);
+        self.agenda.insert((at_ns, Due::Act(index)));
+    }
+
+    pub(super) fn act(&mut self, index: usize) {
+        let session = &mut self.sessions[index];
+        if session.is_over() {
+            return;
+        }
+        let rest = std::mem::take(&mut session.unwritten);
+        let done = session.stop_talking || session.phase == Phase::Farewell;
+        if !rest.is_empty() && !session.sins.silent {
+            self.write(index, &rest);
+        } else if !done && !self.misbehave(index) {
+            self.chat(index);
+        }
+        if !self.sessions[index].is_over() {
+            self.next_act(index);
+        }
+    }
+
+    /// One of the seed's bad manners, or none.
+    fn misbehave(&mut self, index: usize) -> bool {
+        let manners = self.plan.manners.clone();
+        let now_ns = self.kernel.now_ns();
+        let mut die = self.random.below(1_000);
+        let mut falls = |weight: u64| {
+            let hit = die < weight;
+            die = if hit { u64::MAX } else { die - weight };
+            hit
+        };
+        if falls(manners.garbage) {
+            let bytes = self.sessions[index].garbage(&mut self.random);
+            self.deliver(index, bytes);
+        } else if falls(manners.bad_frames) {
+            let bytes = self.sessions[index].bad_frame(&mut self.random);
+            self.write(index, &bytes);
+        } else if falls(manners.resets) {
+            self.reset(index);
+        } else if falls(manners.half_closes) {
+            self.half_close(index);
+        } else if falls(manners.closes) {
+            self.close(index);
+        } else if falls(manners.byes) {
+            let bytes = self.sessions[index].say_bye();
+            self.write(index, &bytes);
+        } else if falls(manners.stops) {
+            let until_ns = now_ns + self.random.below(15_000_000_000);
+            self.sessions[index].sins.slow = true;
+            self.sessions[index].reading = Reading::StoppedUntil(until_ns);
+            self.agenda.insert((until_ns, Due::Read(index)));
+        } else if falls(manners.stops) {
+            self.sessions[index].sins.slow = true;
+            self.sessions[index].reading = Reading::Slow(self.random.size(1, 3_000));
+        } else if falls(manners.stops_for_ever) {
+            self.sessions[index].sins.slow = true;
+            self.sessions[index].reading = Reading::Never;
+        } else if falls(manners.silences) {
+            let (mut stage, session) = self.stage_and_session(index);
+            let bytes = session.ask(&mut stage);
+            session.sins.silent = true;
+            session.stop_talking = true;
+            let cut = self.random.size(1, bytes.len() - 1);
+            self.write(index, &bytes[..cut]);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A bad turn for somebody who is in a short stage: by chance alone those would hardly ever be hit.
+    pub(super) fn aim(&mut self) {
+        let short = |stage| matches!(stage, Stage::Moving | Stage::Cancelling | Stage::Closing | Stage::Handshake);
+        let open = |index: &usize| !self.sessions[*index].is_over() && short(self.kernel.stage(self.sessions[*index].connection));
+        let recent = self.sessions.len().saturating_sub(400)..self.sessions.len();
+        let targets: Vec<usize> = recent.filter(open).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let index = *self.random.pick(&targets);
+        let manners = &self.plan.manners;
+        match self.random.below(4) {
+            0 if manners.resets > 0 => self.reset(index),
+            1 if manners.half_closes > 0 => self.half_close(index),
+            2 if manners.closes > 0 => self.close(index),
+            3 if self.kernel.stage(self.sessions[index].connection) == Stage::Closing => self.write(index, &[0; 100]),
+            _ => {}
+        }
+    }
+
+    fn chat(&mut self, index: usize) {
+        let large = self.random.below(1_000) < self.plan.manners.large_bodies;
+        let body_bytes = if large { self.random.size(2_000, 60_000) } else { self.random.size(0, 200) };
+        let count = if self.random.percent(15) { self.random.size(2, 8) } else { 1 };
+        let (mut stage, session) = self.stage_and_session(index);
+        let mut bytes = Vec::new();
+        for place in 0..count {
+            let body_bytes = if place == 0 { body_bytes } else { 10 };
+            bytes.extend(match stage.random.below(100) {
+                0..18 => session.join(&mut stage),
+                18..25 => session.leave(&mut stage),
+                25..33 => session.ask(&mut stage),
+                33..34 => session.second_hello(stage.random),
+                _ => session.send(&mut stage, body_bytes),
+            });
+            if session.stop_talking {
+                break;
+            }
+        }
+        self.deliver(index, bytes);
+    }
+}

@@ -1,0 +1,229 @@
+//! The server under simulation: production reactors, mesh, rules; only the kernel, the clocks and the log are not the real ones.
+
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use ringroom::chat::Rules;
+use ringroom::cluster::log::{Log, MemoryLog};
+use ringroom::ids::{Epoch, ShardId};
+use ringroom::limits;
+use ringroom::mesh::directory::Directory;
+use ringroom::mesh::{self, Envelope};
+use ringroom::protocol::encode::AnnouncedLimits;
+use ringroom::reactor::counters::{Counters, Shared};
+use ringroom::reactor::{Control, Inspection, Next, Parts, Reactor, Report};
+use ringroom::ring::fake::{FakeIo, FakeKernel, FakeSocket, Random};
+
+use super::fake_log::{FakeLog, Faults};
+use super::plan::Plan;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stepped {
+    Awake,
+    Asleep,
+    Finished,
+}
+
+/// What the oracle asks of all shards together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts {
+    /// Connections in slabs, in whatever phase.
+    pub(crate) sockets: usize,
+    /// Logged in.
+    pub(crate) sessions: usize,
+    pub(crate) users: usize,
+    pub(crate) rooms: usize,
+    /// Whatever waits: requests, appends, queued frames, envelopes.
+    pub(crate) waiting: u64,
+    pub(crate) frames: u64,
+}
+
+struct Shard {
+    reactor: Option<Reactor<FakeIo>>,
+    control: Sender<Control>,
+    seen: Inspection,
+}
+
+pub(crate) struct Server {
+    shards: Vec<Shard>,
+    reports: Receiver<Report>,
+    drained: Cell<usize>,
+    hard_mark_bytes: usize,
+    pub(crate) log_faults: Faults,
+}
+
+fn connections(seen: &Inspection) -> usize {
+    seen.connections.values().sum()
+}
+
+fn waiting(seen: &Inspection) -> u64 {
+    let lists = seen.chat.appends + seen.chat.deferred + seen.blocked + seen.outboxes + seen.unread_bytes;
+    lists as u64 + seen.chat.unanswered + seen.queued_bytes
+}
+
+fn rules(plan: &Plan, shard: ShardId) -> Rules {
+    let settings = &plan.settings;
+    Rules {
+        shard,
+        shards: plan.shards,
+        epoch: Epoch(0x51e5),
+        node: settings.server.node.clone(),
+        hash_seeds: [1, 2, 3, 4],
+        heartbeat_ms: settings.limits.heartbeat_ms,
+        announced: AnnouncedLimits {
+            frame_bytes: u32::try_from(limits::FRAME_BYTES_MAX).expect("small"),
+            body_bytes: u32::try_from(limits::BODY_BYTES_MAX).expect("small"),
+            rooms: u32::try_from(settings.limits.rooms_per_session).expect("small"),
+            replay: 0,
+            requests_per_s: settings.limits.requests_per_s,
+            requests_burst: settings.limits.requests_burst,
+        },
+        sessions_per_user_max: settings.limits.sessions_per_user,
+        places_max: 64 * 1024,
+        log_ms: settings.limits.log_ms,
+        hold_ms: settings.limits.log_ms,
+        requests_per_peer_max: plan.requests_per_peer_max,
+        deliveries_per_peer_max: plan.deliveries_per_peer_max,
+        deferred_max: plan.deferred_max,
+        appends_max: plan.appends_max,
+        bulk_room_members: settings.queues.bulk_room_members,
+    }
+}
+
+impl Server {
+    pub(crate) fn new(plan: &Plan, kernel: &FakeKernel, random: &mut Random) -> Self {
+        let settings = Arc::new(plan.settings.clone());
+        let directory = Arc::new(Directory::default());
+        let shared = Arc::new(Shared::default());
+        let depth = settings.queues.mesh_depth_for(usize::from(plan.shards), 128);
+        let ports = mesh::mesh::<Envelope<FakeSocket>>(plan.shards, depth);
+        let log_faults = Arc::new(Mutex::new(plan.log.clone()));
+        let (report, reports) = unbounded();
+        let mut shards = Vec::new();
+        for (index, port) in ports.into_iter().enumerate() {
+            let id = ShardId(u16::try_from(index).expect("few shards"));
+            let (control, controlled) = unbounded();
+            let log: Box<dyn Log> =
+                if plan.real_log { Box::new(MemoryLog::default()) } else { Box::new(FakeLog::new(random.fork(), Arc::clone(&log_faults))) };
+            let parts = Parts {
+                rules: rules(plan, id),
+                settings: Arc::clone(&settings),
+                listeners: 1,
+                connections_max: 1_000_000,
+                port,
+                log,
+                directory: Arc::clone(&directory),
+                counters: Arc::new(Counters::default()),
+                shared: Arc::clone(&shared),
+                control: controlled,
+                report: report.clone(),
+            };
+            let reactor = Reactor::new(parts, kernel.io(id));
+            let seen = reactor.inspect();
+            shards.push(Shard { reactor: Some(reactor), control, seen });
+        }
+        Self { shards, reports, drained: Cell::new(0), hard_mark_bytes: settings.queues.hard_mark_bytes, log_faults }
+    }
+
+    /// One turn of one shard, and its sleep when it wants to.
+    pub(crate) fn step(&mut self, shard: ShardId) -> Result<Stepped, String> {
+        let place = &mut self.shards[shard.index()];
+        let Some(reactor) = &mut place.reactor else { return Ok(Stepped::Finished) };
+        let next = reactor.turn();
+        let stepped = match next {
+            Next::Again => Stepped::Awake,
+            Next::Sleep { until_ns } => {
+                reactor.sleep(until_ns).map_err(|e| format!("sleep failed: {e:?}"))?;
+                Stepped::Asleep
+            }
+            Next::Finished => Stepped::Finished,
+        };
+        place.seen = reactor.inspect();
+        if stepped == Stepped::Finished {
+            place.reactor = None;
+        }
+        Ok(stepped)
+    }
+
+    pub(crate) fn is_running(&self, shard: ShardId) -> bool {
+        self.shards[shard.index()].reactor.is_some()
+    }
+
+    pub(crate) fn has_inbound(&self, shard: ShardId) -> bool {
+        self.shards[shard.index()].reactor.as_ref().is_some_and(Reactor::has_inbound)
+    }
+
+    /// What holds after every step.
+    pub(crate) fn check(&self, shard: ShardId, kernel: &FakeKernel) -> Result<(), String> {
+        let seen = &self.shards[shard.index()].seen;
+        if seen.queued_bytes_max > self.hard_mark_bytes {
+            return Err(format!("{} bytes wait for one session, over the hard mark", seen.queued_bytes_max));
+        }
+        let held: usize = self.shards.iter().map(|s| connections(&s.seen)).sum();
+        let open = kernel.open_sockets();
+        if self.shards.len() == 1 && held != open {
+            return Err(format!("{held} connections have slots, the kernel has {open} of them open"));
+        }
+        if held > open {
+            return Err(format!("{held} connections have slots, the kernel has only {open} of them open"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        for Shard { reactor, seen, .. } in &self.shards {
+            // Others may have posted to it since its own last step.
+            facts.waiting += u64::from(reactor.as_ref().is_some_and(Reactor::has_inbound));
+            facts.sockets += connections(seen);
+            facts.sessions += seen.chat.sessions;
+            facts.users += seen.chat.users;
+            facts.rooms += seen.chat.places + seen.chat.homes;
+            facts.waiting += waiting(seen);
+            facts.frames += u64::from(seen.frames.frames);
+        }
+        facts
+    }
+
+    /// Every shard's holdings, for a failing run.
+    pub(crate) fn describe(&self) -> String {
+        let shards = self.shards.iter().enumerate();
+        let texts = shards
+            .map(|(index, s)| format!("\n  shard {index}: {:?}", s.reactor.as_ref().map_or_else(|| s.seen.clone(), Reactor::inspect)));
+        texts.collect()
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        let facts = self.facts();
+        facts.waiting == 0 && facts.sockets == facts.sessions && facts.frames == 0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let facts = self.facts();
+        self.is_quiet() && facts.sockets == 0 && facts.users == 0 && facts.rooms == 0
+    }
+
+    pub(crate) fn drain(&mut self) {
+        for shard in &self.shards {
+            let _ = shard.control.send(Control::Drain);
+        }
+    }
+
+    /// Every shard has said that it holds no connection any more.
+    pub(crate) fn has_drained(&self) -> bool {
+        let drained = self.reports.try_iter().filter(|r| matches!(r, Report::Drained(_))).count();
+        self.drained.set(self.drained.get() + drained);
+        self.drained.get() >= self.shards.len()
+    }
+
+    pub(crate) fn stop(&mut self) {
+        for shard in &self.shards {
+            let _ = shard.control.send(Control::Stop);
+        }
+    }
+
+    pub(crate) fn has_finished(&self) -> bool {
+        self.shards.iter().all(|s| s.reactor.is_none())
+    }
+}

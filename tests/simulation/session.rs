@@ -1,0 +1,406 @@
+//! One client's connection: what it asked for, what it was told, and whether the two agree.
+//!
+//! Everything a reader can judge at once is judged here, frame by frame; what needs the whole run goes to [`Truth`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringroom::ring::fake::{ConnectionId, End};
+
+use super::truth::{Membership, MessageId, SessionNumber, Truth};
+use super::wire::{Cutter, Object, Place};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Connected; `hello` may be on its way.
+    Strange,
+    Open,
+    /// `bye` has come; the end of the stream must follow.
+    Farewell,
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    All,
+    /// This many bytes at a time.
+    Slow(usize),
+    /// Nothing before this time.
+    StoppedUntil(u64),
+    Never,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Join { room: String, presence: bool },
+    Leave { room: String },
+    Send { room: String, message: MessageId, wanted: bool },
+    Presence { room: String },
+    History { room: String },
+    Ping,
+    Refused,
+}
+
+/// What the client knows of a room it is in.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    /// Index of its [`Membership`].
+    pub(crate) membership: usize,
+    pub(crate) presence: bool,
+    pub(crate) users: BTreeMap<String, bool>,
+}
+
+/// What the client has done that the server may hold against it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sins {
+    /// It went away in some manner, or stopped sending for good.
+    pub(crate) left: bool,
+    pub(crate) bye: bool,
+    pub(crate) garbage: u32,
+    pub(crate) bad_frame: bool,
+    pub(crate) silent: bool,
+    /// It did not read for a time, or reads slowly.
+    pub(crate) slow: bool,
+    pub(crate) wrong_hello: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) number: SessionNumber,
+    pub(crate) connection: ConnectionId,
+    pub(crate) user: String,
+    pub(crate) device: Option<String>,
+    pub(crate) phase: Phase,
+    pub(crate) reading: Reading,
+    pub(crate) said_hello: bool,
+    pub(crate) next_id: u64,
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    /// By its own last word on each room, in the order written.
+    pub(crate) wanted: BTreeMap<String, Wanted>,
+    pub(crate) inside: BTreeMap<String, Inside>,
+    /// Positions and numbers of its own messages that were answered with `sent`.
+    pub(crate) sent: BTreeSet<MessageId>,
+    pub(crate) ephemeral_seen: BTreeSet<MessageId>,
+    pub(crate) sins: Sins,
+    pub(crate) end: Option<End>,
+    pub(crate) farewell: Option<String>,
+    /// The rest of a frame whose beginning was written.
+    pub(crate) unwritten: Vec<u8>,
+    pub(crate) stop_talking: bool,
+    cutter: Cutter,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) member: bool,
+    pub(crate) echo: bool,
+    /// A join was refused: what followed it may be refused too.
+    pub(crate) doubtful: bool,
+}
+
+pub(crate) struct Context<'a> {
+    pub(crate) truth: &'a mut Truth,
+    pub(crate) step: u64,
+    pub(crate) draining: bool,
+    /// Refusals for want of room are to be expected.
+    pub(crate) tight: bool,
+    /// Even who reads all at once may fall behind.
+    pub(crate) narrow: bool,
+}
+
+type Verdict = Result<(), String>;
+
+impl Session {
+    pub(crate) fn new(number: SessionNumber, connection: ConnectionId, user: String, device: Option<String>) -> Self {
+        Self {
+            number,
+            connection,
+            user,
+            device,
+            phase: Phase::Strange,
+            reading: Reading::All,
+            said_hello: false,
+            next_id: 1,
+            asked: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            inside: BTreeMap::new(),
+            sent: BTreeSet::new(),
+            ephemeral_seen: BTreeSet::new(),
+            sins: Sins::default(),
+            end: None,
+            farewell: None,
+            unwritten: Vec::new(),
+            stop_talking: false,
+            cutter: Cutter::default(),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        self.cutter.buffer()
+    }
+
+    /// Judges whatever whole frames have come. The texts of pings to be answered are counted in the result.
+    pub(crate) fn read(&mut self, context: &mut Context<'_>) -> Result<u32, String> {
+        let mut pings = 0;
+        while let Some(text) = self.cutter.next() {
+            let object: Object<'_> = serde_json::from_slice(&text)
+                .map_err(|e| format!("not an object of the protocol: {e}: {}", String::from_utf8_lossy(&text)))?;
+            pings += u32::from(object.kind == "ping");
+            self.judge(&object, context).map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&text)))?;
+        }
+        Ok(pings)
+    }
+
+    /// The stream has ended; `broken` when the kernel did it.
+    pub(crate) fn finish(&mut self, end: End, broken: bool, context: &mut Context<'_>) -> Verdict {
+        self.end = Some(end);
+        let before = std::mem::replace(&mut self.phase, Phase::Ended);
+        self.inside.clear();
+        // Who was never accepted is not spoken to.
+        let unheard = before == Phase::Strange && context.draining;
+        let excused = broken || unheard || self.sins.left || self.sins.slow;
+        if end == End::Fin && !self.cutter.is_at_boundary() && !excused {
+            return Err("the stream ended inside a frame".into());
+        }
+        if before != Phase::Farewell && !excused && !context.tight {
+            let (draining, sins, asked) = (context.draining, self.sins, &self.asked);
+            return Err(format!(
+                "the connection ended ({end:?}) in phase {before:?} without a bye, draining {draining}, {sins:?}, asked {asked:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        match self.phase {
+            Phase::Strange if !matches!(object.kind, "welcome" | "bye") => return Err("the first object is neither welcome nor bye".into()),
+            Phase::Farewell | Phase::Ended => return Err("an object behind bye".into()),
+            _ => {}
+        }
+        match object.kind {
+            "welcome" => self.welcome(object, context),
+            "joined" => self.joined(object, context),
+            "left" => self.left(object),
+            "sent" => self.sent(object, context),
+            "message" => self.message(object, context),
+            "presence" => self.presence(object),
+            "history" => self.answer(object, "history", |asked| matches!(asked, Asked::History { .. })),
+            "member" => self.member(object),
+            "ping" => Ok(()),
+            "pong" => self.answer(object, "pong", |asked| matches!(asked, Asked::Ping)),
+            "error" => self.error(object, context),
+            "bye" => self.bye(object, context),
+            kind => Err(format!("an object of type {kind}")),
+        }
+    }
+
+    fn welcome(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        if !self.said_hello || object.user != Some(&self.user) || object.version != Some(1) {
+            return Err("a welcome to somebody else".into());
+        }
+        let inbox = object.inbox.as_ref().ok_or("a welcome without inbox")?;
+        let since = position(Some(inbox.at))?;
+        if inbox.replay != 0 {
+            return Err("a replay although nothing is retained".into());
+        }
+        if self.phase == Phase::Open {
+            return Ok(());
+        }
+        self.phase = Phase::Open;
+        let room = format!("@{}", self.user);
+        self.enter(room, since, false, context);
+        Ok(())
+    }
+
+    fn enter(&mut self, room: String, since: Place, presence: bool, context: &mut Context<'_>) {
+        let membership = context.truth.memberships.len();
+        let (session, joined_step) = (self.number, context.step);
+        context.truth.memberships.push(Membership { session, room: room.clone(), since, joined_step, seen: Vec::new(), stayed: false });
+        self.inside.insert(room, Inside { membership, presence, users: BTreeMap::new() });
+    }
+
+    /// Takes the question an answer belongs to.
+    fn question(&mut self, object: &Object<'_>) -> Result<Option<Asked>, String> {
+        let Some(id) = object.id else { return Ok(None) };
+        self.asked.remove(&id).map(Some).ok_or_else(|| "an answer to nothing, or a second one".into())
+    }
+
+    fn answer(&mut self, object: &Object<'_>, name: &str, fits: impl Fn(&Asked) -> bool) -> Verdict {
+        match self.question(object)? {
+            Some(asked) if !fits(&asked) => Err(format!("{name} answers {asked:?}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn joined(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let room = object.room.ok_or("joined without room")?;
+        let since = position(object.at)?;
+        let Some(Asked::Join { room: asked, presence }) = self.question(object)? else { return Err("joined was not asked for".into()) };
+        if asked != room || object.replay != Some(0) || object.members.is_none_or(|m| m == 0) {
+            return Err("joined does not fit the request".into());
+        }
+        if let Some(inside) = self.inside.get_mut(room) {
+            inside.presence = presence;
+            inside.users.clear();
+        } else {
+            self.enter(room.to_owned(), since, presence, context);
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, object: &Object<'_>) -> Verdict {
+        let room = object.room.ok_or("left without room")?;
+        match self.question(object)? {
+            Some(Asked::Leave { room: asked }) if asked == room => {
+                self.inside.remove(room);
+                Ok(())
+            }
+            asked => Err(format!("left answers {asked:?}")),
+        }
+    }
+
+    fn sent(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let room = object.room.ok_or("sent without room")?;
+        if object.duplicate.is_some() {
+            return Err("a duplicate although no key was given".into());
+        }
+        let Some(Asked::Send { room: asked, message, .. }) = self.question(object)? else { return Err("sent was not asked for".into()) };
+        let ephemeral = context.truth.message(message).is_some_and(|m| m.ephemeral);
+        if asked != room || ephemeral != object.at.is_none() {
+            return Err("sent does not fit the request".into());
+        }
+        self.sent.insert(message);
+        if ephemeral { Ok(()) } else { context.truth.place(message, position(object.at)?) }
+    }
+
+    fn message(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let room = object.room.ok_or("a message without room")?;
+        let body = object.body.ok_or("a message without body")?.get();
+        let id = message_number(body).ok_or("a body that nobody wrote")?;
+        let written = context.truth.message(id).ok_or("a message that nobody wrote")?;
+        if written.body != body || written.room != room || Some(written.user.as_str()) != object.from || object.ts.is_none() {
+            return Err(format!("a message other than it was written: {written:?}"));
+        }
+        let (ephemeral, own, echo) = (written.ephemeral, written.session == self.number, written.echo);
+        let doubtful = written.echo_doubtful || self.wanted.get(room).is_some_and(|wanted| wanted.doubtful);
+        let Some(inside) = self.inside.get(room) else { return Err("a message of a room that the session is not in".into()) };
+        if own && !echo && !doubtful {
+            return Err("an own message without echo".into());
+        }
+        if own && !self.sent.contains(&id) && !self.gave_up(id) {
+            return Err("an own message before its sent".into());
+        }
+        if ephemeral {
+            let once = self.ephemeral_seen.insert(id) && object.at.is_none();
+            return if once { Ok(()) } else { Err("an ephemeral message twice, or with a position".into()) };
+        }
+        let at = position(object.at)?;
+        let membership = &mut context.truth.memberships[inside.membership];
+        if membership.seen.last().is_some_and(|(before, _)| *before >= at) || at <= membership.since {
+            return Err(format!("a position that does not rise: {at:?} behind {:?} and {:?}", membership.since, membership.seen.last()));
+        }
+        membership.seen.push((at, id));
+        context.truth.place(id, at)
+    }
+
+    /// Its `send` was answered with "unknown or not sent", so the message may come without `sent`.
+    fn gave_up(&self, id: MessageId) -> bool {
+        !self.asked.values().any(|asked| matches!(asked, Asked::Send { message, .. } if *message == id))
+    }
+
+    fn presence(&mut self, object: &Object<'_>) -> Verdict {
+        let users = object.users.as_ref().ok_or("presence without users")?;
+        let distinct: BTreeSet<_> = users.iter().collect();
+        if distinct.len() != users.len() || object.members != u32::try_from(users.len()).ok() || object.truncated != Some(false) {
+            return Err("presence counts wrong".into());
+        }
+        self.answer(object, "presence", |asked| matches!(asked, Asked::Presence { .. }))
+    }
+
+    fn member(&mut self, object: &Object<'_>) -> Verdict {
+        let room = object.room.ok_or("member without room")?;
+        let Some(inside) = self.inside.get_mut(room) else { return Err("member of a room that the session is not in".into()) };
+        if !inside.presence {
+            return Err("member without having asked for it".into());
+        }
+        let (Some(user), Some(event)) = (object.user, object.event) else { return Err("member without user or event".into()) };
+        let here = match event {
+            "join" => true,
+            "leave" => false,
+            _ => return Err("an unknown event".into()),
+        };
+        if inside.users.insert(user.to_owned(), here) == Some(here) {
+            return Err(format!("{user} did {event} twice"));
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let reason = object.reason.ok_or("an error without reason")?;
+        if object.id.is_none() {
+            let guilty = self.sins.garbage > 0;
+            return if guilty { Ok(()) } else { Err("an error about nothing".into()) };
+        }
+        let asked = self.question(object)?.ok_or("checked above")?;
+        let fits = match (&asked, reason) {
+            (Asked::Refused, _) => true,
+            (Asked::Join { room, .. } | Asked::Leave { room }, "too_many_rooms" | "overloaded") => {
+                if let Some(wanted) = self.wanted.get_mut(room) {
+                    wanted.doubtful = true;
+                }
+                context.truth.doubt_echo(self.number, room);
+                true
+            }
+            (Asked::Send { .. }, "log_unavailable") => true,
+            (_, "overloaded") => true,
+            (Asked::Send { room, wanted, .. }, "not_joined") => !wanted || self.wanted.get(room).is_some_and(|w| w.doubtful),
+            (Asked::Presence { room } | Asked::History { room }, "not_joined") => self.wanted.get(room).is_some_and(|w| w.doubtful),
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(format!("an error that {asked:?} does not deserve")) }
+    }
+
+    fn bye(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let reason = object.reason.ok_or("a bye without reason")?;
+        self.phase = Phase::Farewell;
+        self.farewell = Some(reason.to_owned());
+        self.inside.clear();
+        let sins = self.sins;
+        let fits = match reason {
+            "bye" => sins.bye,
+            "protocol_error" => sins.garbage >= 8,
+            "bad_frame" | "frame_too_large" => sins.bad_frame,
+            "malformed" | "bad_field" | "hello_first" | "version" | "unknown_type" => {
+                sins.garbage > 0 || sins.bad_frame || sins.wrong_hello
+            }
+            "forbidden" => sins.wrong_hello,
+            // Completions that are seconds late can make these of honest clients.
+            "handshake_timeout" | "frame_timeout" => true,
+            // Who has said bye does not answer pings while his last requests wait for their answers.
+            "idle" => sins.silent || sins.slow || sins.left || sins.bye,
+            "slow_consumer" => sins.slow || context.tight || context.narrow,
+            "overloaded" => context.tight,
+            "replaced" => self.device.is_some(),
+            "too_many_sessions" => true,
+            "draining" => context.draining,
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(format!("a bye that the client does not deserve: {sins:?}")) }
+    }
+}
+
+fn position(text: Option<&str>) -> Result<Place, String> {
+    let (_, place) = Place::parse(text.ok_or("no position")?).ok_or("not a position")?;
+    Ok(place)
+}
+
+/// A body begins with its number, in whatever white space.
+pub(crate) fn message_number(body: &str) -> Option<MessageId> {
+    let (_, rest) = body.split_once(':')?;
+    let digits = rest.trim_start();
+    let end = digits.find(|c: char| !c.is_ascii_digit())?;
+    digits[..end].parse().ok()
+}
