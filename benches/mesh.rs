@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use glommio::channels::shared_channel;
@@ -102,10 +102,13 @@ impl End {
     }
 }
 
-/// Two CPUs, or the same one twice.
+/// Two CPUs, or the same one twice; looked up before any thread is pinned.
 fn two_cpus() -> [Cpu; 2] {
-    let cpus = available().expect("the CPUs of this process");
-    [cpus[0], cpus[cpus.len() - 1]]
+    static CPUS: OnceLock<[Cpu; 2]> = OnceLock::new();
+    *CPUS.get_or_init(|| {
+        let cpus = available().expect("the CPUs of this process");
+        [cpus[0], cpus[cpus.len() - 1]]
+    })
 }
 
 /// `trips` messages there and back through the mesh.

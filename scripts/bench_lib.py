@@ -86,20 +86,20 @@ def free_port():
 class Process:
     """A process on chosen CPUs whose standard output goes to a file."""
 
-    def __init__(self, command, cpus, **more):
+    def __init__(self, command, cpus, nice=0):
         self.log = os.path.join(scratch(), f"{len(STARTED)}.log")
         out = open(self.log, "w")
 
         def settle():
             os.sched_setaffinity(0, cpus)
-            if NICE:
+            if NICE + nice:
                 # A session of its own has a scheduling group of its own, and what is nice is the group.
                 os.setsid()
-                os.setpriority(os.PRIO_PROCESS, 0, NICE)
+                os.setpriority(os.PRIO_PROCESS, 0, NICE + nice)
                 with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-                    group.write(str(NICE))
+                    group.write(str(NICE + nice))
 
-        self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=settle, **more)
+        self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=settle)
         self.pid = self.popen.pid
         STARTED.append(self.popen)
 
@@ -141,11 +141,11 @@ def floor(paths):
     return Server([paths["floor"], "--serve", "ADDRESS", "--cpu", str(SERVER_CPU)], {SERVER_CPU})
 
 
-def start_load(paths, server, flags, cpus=(GENERATOR_CPU,)):
+def start_load(paths, server, flags, nice=0):
     command = [paths["ringroom"], "load", "--connect", server.address, "--server-pid", str(server.pid), "--json"]
     for name, value in flags.items():
         command += ["--" + name] if value is True else ["--" + name, str(value)]
-    return Process(command, set(cpus))
+    return Process(command, {GENERATOR_CPU}, nice)
 
 
 def finish_load(process, seconds):

@@ -161,7 +161,9 @@ fn a_store_is_a_map_of_counted_payloads_and_lent_bytes_stay() {
                         both.model.get_mut(&frame).unwrap().free += count;
                     }
                     (84.., Some(frame)) => both.release(frame, random),
-                    _ => both.store.trim(random.index(4)),
+                    _ => {
+                        both.store.trim(random.index(4));
+                    }
                 }
             }
             both.check();

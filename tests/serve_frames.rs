@@ -7,8 +7,8 @@ use std::io::Write;
 
 use support::{Client, Server, assert_bye, assert_error, frame, hello};
 
-/// Small times, so that what ends by a deadline ends soon.
-const IMPATIENT: &str = "[limits]\nhandshake_ms = 700\nframe_ms = 500\nheartbeat_ms = 1_000\n";
+/// A small time for what ends by its deadline; others are left as they are, so that a test that is held up is not ended by them.
+const IMPATIENT_FOR_FRAMES: &str = "[limits]\nframe_ms = 500\n";
 
 /// A frame whose header promises so many bytes, with none of them.
 fn header(length: u32) -> [u8; 4] {
@@ -42,6 +42,20 @@ fn a_length_of_zero_or_over_the_limit_ends_the_connection_with_its_bye() {
     let ended = server.stop();
     ended.assert_clean();
     assert_eq!((ended.ends("bad_frame"), ended.ends("frame_too_large")), (2, 6), "{:?}", ended.ends);
+}
+
+#[test]
+fn what_a_client_still_sends_does_not_break_its_bye_with_a_reset() {
+    let server = Server::start(2, "");
+    for _ in 0..20 {
+        let mut client = Client::login(server.address(), "ann");
+        client.raw(&[header(0).to_vec(), vec![b'x'; 50_000]].concat());
+        client.raw(&[b'x'; 10_000]);
+        assert_bye(&client.bye(), 400, "bad_frame");
+        // The end of the stream, not a reset: the server has read what it was sent.
+        client.assert_orderly_end();
+    }
+    server.stop().assert_clean();
 }
 
 #[test]
@@ -116,8 +130,35 @@ fn one_byte_at_a_time_is_read_like_one_piece() {
 }
 
 #[test]
+fn half_frames_of_some_leave_memory_for_the_pieces_of_others() {
+    let server = Server::start(1, "[queues]\nleftover_bytes_max = 65_540\n");
+    let mut greedy: Vec<Client> = (0..7).map(|n| Client::login(server.address(), &format!("u{n}"))).collect();
+    for client in &mut greedy {
+        client.raw(&header(60_000));
+        client.raw(&[b' '; 9_358]);
+    }
+    let mut ended = 0;
+    let mut ann = Client::login(server.address(), "ann");
+    for n in 0..3 {
+        for byte in frame(&format!(r#"{{"type":"send","id":{n},"room":"@nobody","body":1}}"#)) {
+            ann.raw(&[byte]);
+        }
+        assert_eq!(ann.expect("sent")["id"], n);
+    }
+    for client in &mut greedy {
+        // The rest of the frame: a whole one, though it says nothing, for those who are still in.
+        if client.try_raw(&[b' '; 50_642]) && client.next()["type"] == "bye" {
+            ended += 1;
+        }
+    }
+    assert!(ended > 0, "somebody had to go");
+    assert!(ann.sync().is_empty());
+    server.stop().assert_clean();
+}
+
+#[test]
 fn half_a_frame_and_silence_ends_with_frame_timeout() {
-    let server = Server::start(2, IMPATIENT);
+    let server = Server::start(2, IMPATIENT_FOR_FRAMES);
     let whole = frame(r#"{"type":"ping","id":7}"#);
     for cut in [1, 4, whole.len() - 1] {
         let mut client = Client::login(server.address(), "ann");
@@ -132,7 +173,7 @@ fn half_a_frame_and_silence_ends_with_frame_timeout() {
 
 #[test]
 fn a_frame_that_drips_does_not_outlive_its_deadline() {
-    let server = Server::start(2, IMPATIENT);
+    let server = Server::start(2, IMPATIENT_FOR_FRAMES);
     let mut client = Client::login(server.address(), "ann");
     client.raw(&header(60_000));
     // A byte now and then counts for the heartbeat, not for the frame.
@@ -144,7 +185,7 @@ fn a_frame_that_drips_does_not_outlive_its_deadline() {
 
 #[test]
 fn no_whole_hello_in_time_ends_with_handshake_timeout() {
-    let server = Server::start(2, IMPATIENT);
+    let server = Server::start(2, "[limits]\nhandshake_ms = 700\n");
     let whole = frame(&hello("ann"));
     let mut clients: Vec<Client> = [0, 1, 4, whole.len() - 1]
         .iter()
@@ -164,17 +205,21 @@ fn no_whole_hello_in_time_ends_with_handshake_timeout() {
 
 #[test]
 fn a_silent_client_is_pinged_and_then_ended_as_idle() {
-    let server = Server::start(2, IMPATIENT);
+    let server = Server::start(2, "[limits]\nheartbeat_ms = 2_500\n");
     let mut silent = Client::login(server.address(), "silent");
     let mut alive = Client::login(server.address(), "alive");
+    // Whoever answers goes on for as many pings as it likes.
+    let alive = std::thread::spawn(move || {
+        for _ in 0..2 {
+            alive.expect("ping");
+            alive.say(r#"{"type":"pong"}"#);
+        }
+        assert!(alive.sync().is_empty());
+    });
     silent.expect("ping");
     assert_bye(&silent.next(), 408, "idle");
     silent.assert_closed();
-    // Whoever answers goes on for as many pings as it likes.
-    for _ in 0..3 {
-        alive.expect("ping");
-        alive.say(r#"{"type":"pong"}"#);
-    }
+    alive.join().unwrap();
     let ended = server.stop();
     ended.assert_clean();
     assert_eq!(ended.ends("idle"), 1, "{:?}", ended.ends);

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use support::{Client, Server, Value, assert_bye, frame, hello, place_in_order};
@@ -199,27 +199,43 @@ fn resets_in_the_middle_of_a_fan_out_harm_nobody_else() {
     server.stop().assert_clean();
 }
 
+/// The load generator as a process that is killed, at the latest when its test ends.
+struct Load(Child);
+
+impl Load {
+    fn start(server: &Server) -> Self {
+        let connect = server.address().to_string();
+        let mut load = Command::new(env!("CARGO_BIN_EXE_ringroom"));
+        load.args(["load", "--connect", &connect, "--connections", "60", "--rooms", "3", "--rate", "600", "--duration", "60"]);
+        Self(load.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn clients_killed_under_load_leave_nothing_behind_and_harm_nobody() {
     let server = Server::start(3, "");
     let before = server.descriptors();
     let mut pair = [Client::member(server.address(), "ann", "pair"), Client::member(server.address(), "bob", "pair")];
     for _ in 0..2 {
-        let connect = server.address().to_string();
-        let mut load = Command::new(env!("CARGO_BIN_EXE_ringroom"));
-        load.args(["load", "--connect", &connect, "--connections", "60", "--rooms", "3", "--rate", "600", "--duration", "60"]);
-        let mut load = load.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut load = Some(Load::start(&server));
         support::wait_until("the load's connections", || server.descriptors() >= before + 62);
         for n in 0..200 {
             if n == 100 {
-                load.kill().unwrap();
-                load.wait().unwrap();
+                load = None;
             }
             pair[0].send("pair", &n.to_string());
             for client in &mut pair {
                 assert_eq!(client.find("message")["body"], n);
             }
         }
+        assert!(load.is_none());
         support::wait_until("the descriptors of those that were killed", || server.descriptors() <= before + 2);
     }
     let ended = server.stop();

@@ -240,9 +240,11 @@ impl FrameStore {
         Some(self.occupy(Payload::Gathered(buffer)))
     }
 
-    /// Gives the memory of idle gather buffers back, all but `keep`: for a shard that has nothing to do.
-    pub fn trim(&mut self, keep: usize) {
+    /// Gives the memory of idle gather buffers back, all but `keep`: for a shard that has nothing to do. `true` when there was any.
+    pub fn trim(&mut self, keep: usize) -> bool {
+        let more = self.gathers.idle.len() > keep;
         self.gathers.idle.truncate(keep);
+        more
     }
 
     /// Frames held now (gathers among them), gather buffers in use now, payload bytes held now.
@@ -394,7 +396,8 @@ mod tests {
         let second = store.gather(&frames).unwrap();
         assert_eq!(store.bytes(second).as_ptr(), place);
         store.release(second);
-        store.trim(0);
+        assert!(!store.trim(1));
+        assert!(store.trim(0));
         assert_eq!((store.gathers.idle.len(), store.usage().gathers), (0, 0));
     }
 

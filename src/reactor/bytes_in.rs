@@ -17,6 +17,8 @@ use crate::protocol::message::{Request, decode};
 
 /// Bytes a session may have unread: one frame and what a multishot receive can bring before its cancel takes effect.
 const UNREAD_BYTES_MAX: usize = 512 * 1024;
+/// Bytes a session may have unread while memory for them is short: enough for any ordinary frame.
+const UNDER_PRESSURE_UNREAD_BYTES_MAX: usize = 8 * 1024;
 /// Unread buffers kept for the next session, and how large one may be to be kept.
 const SPARE_MAX: usize = 64;
 const SPARE_BYTES_MAX: usize = 8 * 1024;
@@ -88,8 +90,11 @@ impl<S> Core<S> {
             return;
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let over = connection.unread.len() + bytes.len() > UNREAD_BYTES_MAX;
-        if over || self.unread_bytes + bytes.len() > self.settings.queues.leftover_bytes_max {
+        let (own, all) = (connection.unread.len() + bytes.len(), self.unread_bytes + bytes.len());
+        let most = self.settings.queues.leftover_bytes_max;
+        // Before nobody's frame may come in pieces any longer, those go whose pieces are large.
+        let greedy = own > UNDER_PRESSURE_UNREAD_BYTES_MAX && own < all && all > most / 4 * 3;
+        if own > UNREAD_BYTES_MAX || all > most || greedy {
             let message = "too many bytes wait to be read";
             return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some(message)));
         }

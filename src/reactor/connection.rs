@@ -66,6 +66,8 @@ pub(super) struct Connection<S> {
     pub(super) receive: Receive,
     /// A send is in flight, or waits in the reactor's retry list with its loan.
     pub(super) sending: bool,
+    /// The send in flight was asked to stop and say how much has gone out: it goes on if that is anything.
+    pub(super) probed: bool,
     /// Stands in the list of sends to make.
     pub(super) dirty: bool,
     /// Which list that is, or, while a send is in flight, which one the next send belongs on.
@@ -115,6 +117,7 @@ impl<S> Connection<S> {
             phase: Phase::Handshake,
             receive: Receive::Idle,
             sending: false,
+            probed: false,
             dirty: false,
             bulk: false,
             rearm: false,

@@ -21,6 +21,8 @@ enum Verdict {
     Wait(u64),
     End(Reason),
     Ping,
+    /// The send in flight has not ended in time. It ends whole, so only a cancel tells whether anything has gone out.
+    Probe,
     /// The time for going out in order has passed.
     Cut,
 }
@@ -56,6 +58,12 @@ impl<I: Io> Reactor<I> {
                 if let Verdict::Wait(until_ms) = self.core.judge(key) {
                     self.core.check_no_later(key, until_ms);
                 }
+            }
+            Verdict::Probe => {
+                let now_ms = self.core.now_ms();
+                self.core.connections.get_mut(key).expect("judged above").probed = true;
+                self.core.cut.push(key);
+                self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
             }
             Verdict::Cut => {
                 let now_ms = self.core.now_ms();
@@ -96,7 +104,7 @@ impl<S> Core<S> {
         if now_ms >= frame_ms {
             Verdict::End(Reason::FrameTimeout)
         } else if now_ms >= progress_ms {
-            Verdict::End(Reason::SlowConsumer)
+            Verdict::Probe
         } else if now_ms >= idle_ms {
             Verdict::End(Reason::Idle)
         } else if now_ms >= ping_ms {

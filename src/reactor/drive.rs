@@ -40,6 +40,10 @@ async fn rest(reactor: &mut Reactor<Ring>, park: &ParkFile, until_ns: u64) -> Re
     if crate::sys::clock::monotonic_ns().saturating_sub(reactor.busy_ns()) < PARK_AFTER_NS {
         return reactor.sleep(until_ns).map_err(unusable);
     }
+    // A storm of logins leaves megabytes behind, and free memory between live one stays with the process unless asked for.
+    if reactor.trim() {
+        crate::sys::memory::give_back();
+    }
     if reactor.prepare_park() {
         if reactor.io_mut().prepare_park(until_ns).map_err(unusable)? {
             park.wait().await.map_err(|error| format!("parking: {error}"))?;

@@ -12,6 +12,9 @@ use crate::mesh::Envelope;
 use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
 
+/// Frames that may wait for one session while places for them are short.
+const UNDER_PRESSURE_FRAMES_MAX: u32 = 64;
+
 /// The words of a session's end. `said` `None`: the client is gone, nothing is said.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
@@ -96,6 +99,11 @@ impl<S> Core<S> {
             self.end(session, Ending::said(Reason::SlowConsumer, None));
             return false;
         }
+        if connection.queue.len() >= UNDER_PRESSURE_FRAMES_MAX && self.is_pressed() {
+            self.end(session, Ending::said(Reason::SlowConsumer, Some("this server is short of places for messages")));
+            return false;
+        }
+        let connection = self.connections.get_mut(session).expect("found above");
         let first = connection.queue.is_empty();
         if self.queues.push(&mut connection.queue, frame).is_err() {
             self.end(session, Ending::said(Reason::Overloaded, Some("this server's send queues are full")));
@@ -113,6 +121,14 @@ impl<S> Core<S> {
             self.mark_dirty(session, class);
         }
         true
+    }
+
+    /// The places for frames or for queues are nearly used up. A full store would end whoever comes next; so before it is full those go who have
+    /// much of it, a few readers that do not read and ask for small answers.
+    fn is_pressed(&self) -> bool {
+        let nearly = |used: u32, most: usize| used as usize >= most / 4 * 3;
+        let queues = &self.settings.queues;
+        nearly(self.frames.usage().frames, queues.frames_max) || nearly(self.queues.used(), queues.out_chunks_max)
     }
 
     /// The session has something to send. An interactive frame pulls a session out of the bulk list.

@@ -8,10 +8,12 @@ use std::collections::VecDeque;
 use super::Reactor;
 use super::connection::Phase;
 use super::core::Core;
+use super::effects::Ending;
 use crate::chat::Class;
 use crate::ids::Key;
 use crate::memory::frames::{FrameId, Loan};
 use crate::memory::gathers::Gathers;
+use crate::protocol::error::Reason;
 use crate::ring::{Errno, Io};
 
 impl<I: Io> Reactor<I> {
@@ -89,6 +91,7 @@ impl<I: Io> Reactor<I> {
             // Only a planted bug frees a slot with a send in flight.
             return self.core.frames.release(frame);
         };
+        let probed = std::mem::take(&mut connection.probed);
         match result {
             Ok(0) => self.broken(key, frame),
             Ok(sent) => {
@@ -115,6 +118,12 @@ impl<I: Io> Reactor<I> {
             Err(Errno(libc::EINTR | libc::EAGAIN)) if connection.phase != Phase::Joining => {
                 let loan = self.core.frames.lend(frame, connection.send_start);
                 self.retry.push_back((key, loan));
+            }
+            Err(Errno(libc::ECANCELED)) if probed && connection.phase != Phase::Joining => {
+                // Not a byte in all the time. The send goes on, because a `bye` stands behind a whole frame only.
+                let loan = self.core.frames.lend(frame, connection.send_start);
+                self.retry.push_back((key, loan));
+                self.core.end_and_settle(key, Ending::said(Reason::SlowConsumer, None));
             }
             Err(_) => self.broken(key, frame),
         }

@@ -31,6 +31,8 @@ const SLEEP_NS_MAX: u64 = 1_000_000_000;
 const OUTBOX_RETRY_NS: u64 = 500_000;
 /// How long a draining shard waits for answers to what it has read.
 const ANSWERING_MS: u64 = 2_000;
+/// Gather buffers that an idle shard keeps.
+const GATHERS_KEPT: usize = 16;
 /// `retry_after_ms` of a drain is spread over this.
 const RETRY_MS: u64 = 500;
 const RETRY_SPREAD_MS: u64 = 5_000;
@@ -111,6 +113,11 @@ impl<I: Io> Reactor<I> {
     /// When there was last something to do, CLOCK_MONOTONIC nanoseconds.
     pub fn busy_ns(&self) -> u64 {
         self.busy_ns
+    }
+
+    /// Gives back what only a busy shard needs; `true` when there was any.
+    pub fn trim(&mut self) -> bool {
+        self.core.frames.trim(GATHERS_KEPT)
     }
 
     /// Says that the shard sleeps by other means than [`Reactor::sleep`]; `false` when it must not.

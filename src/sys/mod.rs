@@ -1,7 +1,8 @@
-//! Thin calls: sockets, CPU affinity, clocks, signals, limits of the process.
+//! Thin calls: sockets, CPU affinity, clocks, memory, signals, limits of the process.
 
 pub mod affinity;
 pub mod clock;
+pub mod memory;
 pub mod rlimit;
 pub mod signals;
 pub mod sockets;

@@ -187,6 +187,17 @@ impl Client {
         std::iter::from_fn(|| self.try_next()).collect()
     }
 
+    /// As [`Client::rest`], with what has come thrown away; a frame may be cut, and a reset ends it too.
+    pub(crate) fn read_to_the_end(&mut self) {
+        let mut piece = [0; 64 * 1024];
+        while let Ok(1..) = (&*self.stream).read(&mut piece) {}
+    }
+
+    /// Bytes that were read past this client are read by it after all.
+    pub(crate) fn put_back(&mut self, bytes: Vec<u8>) {
+        self.unread.splice(0..0, bytes);
+    }
+
     /// The `bye`, which is the last object before the end of the stream; others before it are passed over.
     #[track_caller]
     pub(crate) fn bye(&mut self) -> Value {
@@ -206,6 +217,13 @@ impl Client {
             Ok(_) => panic!("there is more to read"),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
         }
+    }
+
+    /// The stream has ended in an orderly way, and still has after a further word.
+    #[track_caller]
+    pub(crate) fn assert_orderly_end(&mut self) {
+        assert_eq!((&*self.stream).read(&mut [0; 1]).unwrap(), 0);
+        assert!(self.stream.take_error().unwrap().is_none());
     }
 
     /// No more is sent; reading goes on.
