@@ -160,7 +160,7 @@ impl Server {
             facts.sockets += connections(seen);
             facts.sessions += seen.chat.sessions;
             facts.users += seen.chat.users;
-            facts.rooms += seen.chat.places + seen.chat.homes;
+            facts.rooms += seen.chat.places + seen.chat.homes - seen.chat.retained_rooms;
             facts.waiting += waiting(seen);
             facts.frames += u64::from(seen.frames.frames);
         }
