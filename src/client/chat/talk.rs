@@ -219,7 +219,12 @@ impl Talk {
                 self.remark(&format!("{room}: refused: {refusal}"))
             }
             Event::Error(refusal) => self.remark(&format!("the server says: {refusal}")),
-            Event::Missed { room } => self.remark(&format!("some messages of {room} are gone: the server does not have them any more")),
+            Event::Missed { room } if room.starts_with('@') => {
+                self.remark("direct messages may be gone: the server could not bring what came meanwhile")
+            }
+            Event::Missed { room } => {
+                self.remark(&format!("messages of {room} may be gone: the server could not bring what came meanwhile"))
+            }
             Event::Offline { why, retry_in } => {
                 let told = std::mem::replace(&mut self.offline, true);
                 if told && retry_in < WORTH_TELLING {
