@@ -26,7 +26,9 @@ const WORTH_TELLING: Duration = Duration::from_secs(2);
 
 /// Lines in, messages out, until the input ends and all is acknowledged.
 pub(super) fn on_pipe(mut client: Client, args: &Args, history: u32) -> Result<Exit, Failure> {
-    client.join(&args.room, Join { history, echo: false, ..Join::default() })?;
+    let joined = client.join(&args.room, Join { history, echo: false, ..Join::default() })?;
+    // What was asked for is shown, however short the input is.
+    let mut replay = joined.replay;
     let lines = read_lines()?;
     let (mut exit, mut ended, mut progress) = (Exit::Ok, false, Instant::now());
     loop {
@@ -44,7 +46,7 @@ pub(super) fn on_pipe(mut client: Client, args: &Args, history: u32) -> Result<E
             }
             progress = Instant::now();
         }
-        if ended && client.session().unanswered_sends() == 0 {
+        if ended && replay == 0 && client.session().unanswered_sends() == 0 {
             client.close();
             return Ok(exit);
         }
@@ -53,6 +55,7 @@ pub(super) fn on_pipe(mut client: Client, args: &Args, history: u32) -> Result<E
         }
         match client.receive(TURN)? {
             Some(Event::Message(message)) => {
+                replay = replay.saturating_sub(u32::from(message.room == args.room));
                 let line = if args.json { view::json_line(&message) } else { Style::Plain.message(&message, client.user()) };
                 let mut out = io::stdout().lock();
                 writeln!(out, "{line}").and_then(|()| out.flush())?;
