@@ -66,7 +66,7 @@ fn receive_until(client: &mut Client, last: u64) -> Vec<u64> {
 #[test]
 fn every_message_comes_once_and_in_order_over_connections_cut_at_any_byte() {
     for seed in [1, 2, 3] {
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         let server = Server::start();
         let (there, back) = (Proxy::start(server.address, seed), Proxy::start(server.address, seed + 100));
         let mut raw = Raw::join(server.address, "witness", "r");
@@ -90,7 +90,7 @@ fn every_message_comes_once_and_in_order_over_connections_cut_at_any_byte() {
         assert_eq!(witness.join().unwrap(), wanted, "the server's side, seed {seed}");
         let (received, receiver) = reading.join().unwrap();
         assert_eq!(received, wanted, "the caller's side, seed {seed}");
-        println!("cuts {} + {}, repeats that were duplicates {duplicates}", there.cuts(), back.cuts());
+        eprintln!("cuts {} + {}, repeats that were duplicates {duplicates}", there.cuts(), back.cuts());
         assert!(there.cuts() >= 10 && back.cuts() >= 5, "the network did not break: {} + {}", there.cuts(), back.cuts());
         receiver.close();
     }
