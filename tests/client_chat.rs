@@ -119,6 +119,7 @@ fn how_it_ends_is_told_by_its_exit_code() {
     for wrong in [&[][..], &["--user", "a b"], &["--user", "a", "--room", "@b"], &["--user", "a", "--history", "1001"]] {
         assert_eq!(code(&address, wrong, "").0, 64, "{wrong:?}");
     }
+    assert_eq!(code("localhost", &["--user", "a"], "").0, 64, "an address without a port");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (exit, said) = code(&nobody, &["--user", "a"], "");
     assert!(exit == 69 && said.contains(&nobody) && said.lines().count() == 1, "{exit} {said}");

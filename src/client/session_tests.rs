@@ -141,6 +141,7 @@ fn a_cut_inside_a_replay_loses_nothing_of_it() {
     stage.welcome(json!({"at": "e.0-0", "replay": 0, "recovered": true}));
     let join = stage.said().remove(0);
     stage.hear(joined(&join, 3, "e.8-0", Some(true)));
+    assert_eq!(stage.session.position("r"), Some("e.5-0"), "not past what has not come");
     assert_eq!(stage.hear(message(6)), ["6"]);
     stage.cut();
     stage.dial();

@@ -23,7 +23,7 @@ use super::session::Options;
 #[command(
     after_help = "On a terminal, /help lists the commands. Elsewhere each line of standard input is a message to the room, sent when it has \
 been acknowledged;\nto listen only: tail -f /dev/null | ringroom chat --user bot --room lobby --json\n\nExit codes:\n   0  done, every message \
-acknowledged\n   1  a message was refused\n  64  bad command line\n  69  no server there, or gone for too long\n  74  the output can't be written\n  \
+acknowledged\n   1  a message was refused, or not acknowledged\n  64  bad command line\n  69  no server there, or gone for too long\n  74  the output can't be written\n  \
 77  the server refuses the login or the room"
 )]
 pub struct Args {
@@ -52,7 +52,7 @@ pub struct Args {
 #[repr(u8)]
 pub enum Exit {
     Ok = 0,
-    /// A message was refused.
+    /// A message was refused, or not acknowledged.
     Refused = 1,
     Usage = 64,
     Unreachable = 69,
@@ -81,7 +81,9 @@ impl From<io::Error> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit = match error {
+        let exit = match &error {
+            // No port, or a port that is none: not a server that is away.
+            Error::Unreachable(error) if error.kind() == io::ErrorKind::InvalidInput => Exit::Usage,
             Error::Refused(_) | Error::Ended(Some(_)) => Exit::Denied,
             Error::Rejected(_) | Error::Body(_) => Exit::Usage,
             Error::Unreachable(_) | Error::Login(_) | Error::Ended(None) | Error::TimedOut | Error::Backlog => Exit::Unreachable,

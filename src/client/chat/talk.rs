@@ -21,6 +21,8 @@ const TURN: Duration = Duration::from_millis(40);
 const AHEAD_MAX: usize = 64;
 /// After the end of the input: time without an acknowledgement until the rest is given up.
 const LAST_PATIENCE: Duration = Duration::from_secs(60);
+/// The same for a person who quits.
+const QUIT_PATIENCE: Duration = Duration::from_secs(3);
 /// Delays shorter than this are not worth a line when the first one was told.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
 
@@ -106,10 +108,11 @@ pub(super) fn on_terminal(mut client: Client, room: &str, history: u32) -> Resul
             None => {}
         }
     }
+    let exit = talk.finish()?;
     let Talk { client, terminal, .. } = talk;
     drop(terminal);
     client.close();
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +178,20 @@ impl Talk {
             self.remark(&reject.to_string())?;
         }
         Ok(Then::GoOn)
+    }
+
+    /// Waits a moment for what was typed last.
+    fn finish(&mut self) -> Result<Exit, Failure> {
+        let deadline = Instant::now() + QUIT_PATIENCE;
+        while self.client.session().unanswered_sends() > 0 && Instant::now() < deadline {
+            if let Some(event) = self.client.receive(TURN)? {
+                self.show(event)?;
+            }
+        }
+        match self.client.session().unanswered_sends() {
+            0 => Ok(Exit::Ok),
+            rest => self.remark(&format!("the last {rest} messages were not acknowledged")).map(|()| Exit::Refused),
+        }
     }
 
     fn tell_rooms(&mut self) -> Result<(), Failure> {
