@@ -18,5 +18,6 @@ pub mod mesh;
 
 pub mod reactor;
 
+pub mod client;
 pub mod load;
 pub mod serve;

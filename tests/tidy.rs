@@ -89,7 +89,7 @@ fn an_import_from_above_is_found() {
     assert_eq!(find("src/sys/clock.rs", "use crate::memory::slab;\n"), [1]);
     assert_eq!(find("src/ring/mod.rs", "use crate::memory::slab;\nuse crate::sys::clock;\n"), []);
     assert_eq!(find("src/load/worker.rs", "use crate::ids::Key;\nuse crate::protocol::frame;\n"), [2]);
-    assert_eq!(find("src/client/mod.rs", "use crate::protocol::frame;\nuse crate::sys::clock;\n"), [2]);
+    assert_eq!(find("src/client/mod.rs", "use crate::protocol::frame;\nuse crate::ids::Key;\nuse crate::sys::clock;\n"), [1, 3]);
     assert_eq!(find("src/serve/mod.rs", "use crate::load::Args;\n"), [1]);
     assert_eq!(find("src/novelty.rs", "\n"), [1]);
     assert_eq!(find("src/ids.rs", "// use crate::chat;\nconst A: &str = \"crate::chat\";\n"), []);

@@ -23,8 +23,7 @@ pub(crate) const FLOORS: [&[&str]; 10] = [
 ];
 
 /// Modules that may name less than their floor allows: the generator must not share the server's mistakes, a client is built from words alone.
-pub(crate) const NARROW: [(&str, &[&str]); 2] =
-    [("load", &["limits", "ids", "sys", "memory", "ring"]), ("client", &["limits", "ids", "config", "protocol", "mutation"])];
+pub(crate) const NARROW: [(&str, &[&str]); 2] = [("load", &["limits", "ids", "sys", "memory", "ring"]), ("client", &["limits", "ids"])];
 
 /// What stands at the root of the repository; names with a dot in front are tools' files.
 pub(crate) const TOP_LEVEL: [&str; 9] =
