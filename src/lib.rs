@@ -13,6 +13,7 @@ pub mod sys;
 
 pub mod chat;
 
+pub mod auth;
 pub mod cluster;
 pub mod mesh;
 
@@ -20,3 +21,4 @@ pub mod reactor;
 
 pub mod load;
 pub mod serve;
+pub mod token;

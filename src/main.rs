@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringroom::{load, serve};
+use ringroom::{load, serve, token};
 
 /// Real-time chat server for Linux on io_uring, with its load generator.
 #[derive(Debug, Parser)]
@@ -19,12 +19,14 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Load(load::Args),
+    Token(token::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
         Ok(Cli { command: Command::Load(args) }) => load::run(args),
+        Ok(Cli { command: Command::Token(args) }) => token::run(&args),
         Err(error) => {
             // Help and version are asked for and go to standard output; a failed write there has nobody to tell.
             let _ = error.print();

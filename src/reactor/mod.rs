@@ -18,6 +18,7 @@ mod inspect;
 mod receive;
 mod send;
 mod turn;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::ring::Io;
 pub use connection::{Phase, Receive, State};
 use counters::{Counters, Shared};
 pub use inspect::Inspection;
+pub use verdict::TokenLogin;
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Parts<S> {
     pub connections_max: usize,
     pub port: Port<Envelope<S>>,
     pub log: Box<dyn Log>,
+    /// Where logins have tokens; `None`: clients name themselves.
+    pub login: Option<TokenLogin>,
     pub directory: Arc<Directory>,
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
