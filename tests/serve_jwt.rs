@@ -1,5 +1,6 @@
 //! Logins with a token, against the real program: every algorithm, expiry, renewal, rotation, overload, what is refused and how.
 //!
+//! The keys in tests/keys are made for these tests and good for nothing else.
 //! Waits end with what is waited for; a server that hangs fails its test at a deadline and is killed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! Tokens: from a client's bytes to what they allow. Never on a shard: a signature takes 30 to 500 us.
+//! Tokens: from a client's bytes to what they allow. Never on a shard: a signature takes 30 to 100 us.
 //!
 //! A [`Pool`] of threads checks tokens against [`KeySet`]. A shard hands a token over with [`Verifier::ask`] and goes on; the [`Answer`] comes back
 //! through a channel of the shard's own, behind its bell. Every queue has a bound and every job a deadline: what comes too late is thrown away by
