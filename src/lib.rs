@@ -13,6 +13,7 @@ pub mod sys;
 
 pub mod chat;
 
+pub mod auth;
 pub mod cluster;
 pub mod mesh;
 
@@ -21,3 +22,4 @@ pub mod reactor;
 pub mod client;
 pub mod load;
 pub mod serve;
+pub mod token;

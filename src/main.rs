@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringroom::{client, load, serve};
+use ringroom::{client, load, serve, token};
 
 /// Real-time chat server for Linux on io_uring, with its load generator.
 #[derive(Debug, Parser)]
@@ -20,6 +20,7 @@ enum Command {
     Serve(serve::Args),
     Load(load::Args),
     Chat(client::chat::Args),
+    Token(token::Args),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
         Ok(Cli { command: Command::Load(args) }) => load::run(args),
         Ok(Cli { command: Command::Chat(args) }) => client::chat::run(&args),
+        Ok(Cli { command: Command::Token(args) }) => token::run(&args),
         Err(error) => {
             // Help and version are asked for and go to standard output; a failed write there has nobody to tell.
             let _ = error.print();

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch};
+use super::rights::Right;
 use super::room::{Member, Place};
 use super::session::Entry;
 use super::shard::{Flow, Shard};
@@ -18,6 +19,13 @@ impl Shard {
         let (id, room) = (join.id, join.room.as_str());
         if join.room.inbox_owner().is_some() {
             return self.refused(session, Refusal { id, reason: Reason::Forbidden, message: "inboxes are never joined" }, out);
+        }
+        let state = self.session(session).expect("checked by the caller");
+        if !state.allows(room, Right::Join) {
+            return self.refused(session, forbidden(id, "the token does not allow joining this room"), out);
+        }
+        if join.presence && !state.allows(room, Right::Presence) {
+            return self.refused(session, forbidden(id, "the token does not allow presence in this room"), out);
         }
         let hash = self.hash(room);
         let home = self.home(hash);
@@ -85,6 +93,9 @@ impl Shard {
         let home = self.home(hash);
         let state = self.session(session).expect("checked by the caller");
         let user = state.user;
+        if !state.allows(room, Right::Send) {
+            return self.refused(session, forbidden(send.id, "the token does not allow sending to this room"), out);
+        }
         let mut echo = true;
         if send.room.inbox_owner().is_none() {
             let place = self.places.find(hash, room);
@@ -159,6 +170,11 @@ impl Shard {
     }
 
     pub(super) fn who(&mut self, session: SessionId, id: Option<RequestId>, room: &str, out: &mut Effects) -> Flow {
+        // Who is in one's own inbox is no secret to keep from its owner.
+        let inbox = room.starts_with('@');
+        if !inbox && !self.session(session).expect("checked by the caller").allows(room, Right::Presence) {
+            return self.refused(session, forbidden(id, "the token does not allow presence in this room"), out);
+        }
         if let Err(refusal) = self.may_read(session, id, room) {
             self.refuse(session, &refusal, out);
             return Flow::Next;
@@ -350,13 +366,17 @@ impl Shard {
         }
     }
 
-    fn set_watch(&mut self, session: SessionId, index: usize, watch: bool) {
+    pub(super) fn set_watch(&mut self, session: SessionId, index: usize, watch: bool) {
         let entry = self.session(session).expect("checked by the caller").rooms[index];
         let place = self.places.get_mut(entry.place).expect("an entry points to it");
         let member = &mut place.members[entry.member as usize];
         place.watchers = place.watchers - u32::from(member.watch) + u32::from(watch);
         member.watch = watch;
     }
+}
+
+fn forbidden(id: Option<RequestId>, message: &'static str) -> Refusal {
+    Refusal { id, reason: Reason::Forbidden, message }
 }
 
 fn state_is_sparse(place: Option<&Place>) -> bool {

@@ -1,7 +1,11 @@
 //! What the rules know of a session: its user, its rooms, its manners.
 
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use super::rights::{Right, Rights};
 use super::stall::StallBudget;
 use crate::ids::{Key, SessionId};
 use crate::limits::{BAD_OBJECTS_MAX, BAD_OBJECTS_WINDOW_MS};
@@ -14,6 +18,10 @@ pub(super) struct Session {
     pub(super) public_id: u64,
     pub(super) rooms: SmallVec<[Entry; 1]>,
     pub(super) device: Option<Box<str>>,
+    /// What its token allows; `None`: everything.
+    pub(super) rights: Option<Arc<Rights>>,
+    /// When its token ends, milliseconds since 1970; `None`: it came without one.
+    pub(super) expires_at: Option<NonZeroU64>,
     /// Requests without an answer, whatever shard they went to.
     pub(super) unanswered: u32,
     /// The client has said that it goes; it goes when everything it asked is answered.
@@ -64,6 +72,8 @@ impl Session {
             public_id: 0,
             rooms: SmallVec::new(),
             device,
+            rights: None,
+            expires_at: None,
             unanswered: 0,
             leaving: Leaving::No,
             stalls: StallBudget::default(),
@@ -74,6 +84,10 @@ impl Session {
 
     pub(super) fn entry_of(&self, place: Key) -> Option<usize> {
         self.rooms.iter().position(|entry| entry.place == place)
+    }
+
+    pub(super) fn allows(&self, room: &str, right: Right) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.allows(room, right))
     }
 
     /// Counts a bad object; `true` when it is one too many within the window.

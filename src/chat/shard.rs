@@ -30,6 +30,8 @@ pub enum Flow {
     Blocked(ShardId),
     /// The user is out of tokens: offer it again then, milliseconds of the monotonic clock.
     Later { at_ms: u64 },
+    /// It is a `hello` whose token has to be checked. It is taken; nothing behind it is, until the verdict ([`Shard::handle_renewal`]).
+    Verify,
 }
 
 /// Counters of the rules; they only grow.
@@ -220,7 +222,7 @@ impl Shard {
             }
         };
         self.settle(now, out);
-        if flow == Flow::Next && costs(request) {
+        if matches!(flow, Flow::Next | Flow::Verify) && costs(request) {
             self.take_token(session);
         }
         flow
@@ -232,7 +234,9 @@ impl Shard {
             return None;
         }
         let user = self.session(session).expect("checked by the caller").user;
-        let at_ms = self.users.get_mut(user).bucket.look(now.mono_ms(), &self.rules.rate).err()?;
+        let user = self.users.get_mut(user);
+        let rate = user.rate(&self.rules.rate);
+        let at_ms = user.bucket.look(now.mono_ms(), &rate).err()?;
         self.counts.rate_limited += 1;
         if self.rules.rate.mode == RateMode::Wait {
             return Some(Flow::Later { at_ms });
@@ -301,7 +305,7 @@ impl Shard {
         out.queue(session, payload);
     }
 
-    /// A request that could not be taken for too long.
+    /// A request that could not be taken, or not for too long.
     pub fn handle_overload(&mut self, session: SessionId, refusal: &Refusal, out: &mut Effects) {
         if self.session(session).is_some() {
             self.refuse(session, refusal, out);

@@ -4,8 +4,9 @@
 
 use smallvec::SmallVec;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, RateRules};
 use super::named::{Named, NamedSlab};
+use super::rights::TokenRate;
 use crate::ids::{Key, Position, SessionId};
 
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct User {
     /// This shard's sessions of the user that are in use; empty for a user whose home is another shard.
     pub(super) sessions: SmallVec<[SessionId; 2]>,
     pub(super) bucket: Bucket,
+    /// The rate of the user's newest token, where it has one.
+    pub(super) rate: Option<TokenRate>,
     /// The newest position of the user's inbox; zero before the first message since the user was last known here.
     pub(super) inbox_at: Position,
 }
@@ -29,6 +32,16 @@ impl Named for User {
     }
     fn hash(&self) -> u64 {
         self.hash
+    }
+}
+
+impl User {
+    /// The rate that the user is held to.
+    pub(super) fn rate(&self, rules: &RateRules) -> RateRules {
+        match self.rate {
+            Some(TokenRate { requests_per_s, burst }) => RateRules { requests_per_s, burst, mode: rules.mode },
+            None => *rules,
+        }
     }
 }
 
@@ -58,6 +71,7 @@ impl Users {
             living: 0,
             sessions: SmallVec::new(),
             bucket: Bucket::FULL,
+            rate: None,
             inbox_at: Position::default(),
         };
         self.users.insert(user).ok()

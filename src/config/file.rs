@@ -21,6 +21,7 @@ pub struct Flags {
     pub cpus: Option<Vec<usize>>,
     pub spin_us: Option<u64>,
     pub log_level: Option<log::LevelFilter>,
+    pub insecure_open: bool,
 }
 
 /// Why there are no settings.
@@ -134,6 +135,10 @@ impl Reader<'_> {
         if let Some(level) = flags.log_level {
             self.settings.log.level = level;
             set("log.level", "--log-level");
+        }
+        if flags.insecure_open {
+            self.settings.auth.insecure_open = true;
+            set("auth.insecure_open", "--insecure-open");
         }
     }
 

@@ -58,12 +58,29 @@ pub struct Auth {
     pub mode: AuthMode,
     /// `open` on an address that others can reach has to be asked for by name.
     pub insecure_open: bool,
+    /// Files of keys that tokens are checked with.
+    pub keys: Vec<String>,
+    /// What `iss` and `aud` of a token have to be or to hold; empty: anything.
+    pub issuer: String,
+    pub audience: String,
+    pub leeway_s: u64,
+    /// Threads that check tokens, and checks of a shard that may wait or run.
+    pub verify_threads: usize,
+    pub verify_queue: usize,
+    pub verify_ms: u64,
+    /// Tokens found good that are remembered.
+    pub verify_cache: usize,
+    /// Failed logins of one address: refilled so many a minute, and at most so many at once.
+    pub failures_per_min: u32,
+    pub failures_burst: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
     /// Whoever connects names himself.
     Open,
+    /// Whoever connects shows a signed token.
+    Jwt,
 }
 
 /// What a reader that falls behind costs the senders of its rooms.
@@ -177,7 +194,20 @@ impl Default for Server {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { mode: AuthMode::Open, insecure_open: false }
+        Self {
+            mode: AuthMode::Open,
+            insecure_open: false,
+            keys: Vec::new(),
+            issuer: String::new(),
+            audience: String::new(),
+            leeway_s: 5,
+            verify_threads: 2,
+            verify_queue: 4_096,
+            verify_ms: 2_000,
+            verify_cache: 16_384,
+            failures_per_min: 30,
+            failures_burst: 20,
+        }
     }
 }
 

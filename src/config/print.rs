@@ -68,6 +68,8 @@ mod tests {
         settings.server.shards = 3;
         settings.server.node = "a.b-c:1".into();
         settings.auth.insecure_open = true;
+        settings.auth.keys = vec!["a.pem".into(), "b \"c\".pem".into()];
+        settings.auth.leeway_s = 0;
         settings.limits.heartbeat_ms = 1_234;
         settings.queues.soft_mark_bytes = 4_096;
         settings.ring.buffers = 64;

@@ -17,6 +17,7 @@ pub(super) enum Slot<'a> {
     Word(&'a mut dyn Word),
     Text(&'a mut String),
     Cpus(&'a mut Vec<usize>),
+    Texts(&'a mut Vec<String>),
     Addresses(&'a mut Vec<SocketAddr>),
 }
 
@@ -59,6 +60,10 @@ impl Slot<'_> {
                 **list = cpus::parse(text)?;
                 Ok(())
             }
+            Slot::Texts(texts) => {
+                **texts = read_texts(value)?;
+                Ok(())
+            }
             Slot::Addresses(addresses) => {
                 **addresses = read_addresses(value)?;
                 Ok(())
@@ -74,6 +79,10 @@ impl Slot<'_> {
             Slot::Word(word) => quoted(word.get()),
             Slot::Text(text) => quoted(text),
             Slot::Cpus(list) => quoted(&cpus::print(list)),
+            Slot::Texts(texts) => {
+                let all: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+                format!("[{}]", all.join(", "))
+            }
             Slot::Addresses(addresses) => {
                 let all: Vec<String> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
                 format!("[{}]", all.join(", "))
@@ -86,7 +95,7 @@ impl Slot<'_> {
         match self {
             Slot::Number(_, range) => Some(format!("{} to {}", range.start(), range.end())),
             Slot::Word(word) => Some(choices(*word)),
-            Slot::Switch(_) | Slot::Text(_) | Slot::Cpus(_) | Slot::Addresses(_) => None,
+            Slot::Switch(_) | Slot::Text(_) | Slot::Cpus(_) | Slot::Texts(_) | Slot::Addresses(_) => None,
         }
     }
 
@@ -120,6 +129,15 @@ fn read_addresses(value: &DeValue<'_>) -> Result<Vec<SocketAddr>, String> {
     let one = |item: &toml::Spanned<DeValue<'_>>| {
         let text = item.get_ref().as_str().ok_or_else(|| format!("must hold texts in quotes, not {}", shown(item.get_ref())))?;
         parse_address(text)
+    };
+    list.iter().map(one).collect()
+}
+
+fn read_texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let list = value.as_array().ok_or_else(|| format!("must be a list of texts like [\"a\", \"b\"], not {}", shown(value)))?;
+    let one = |item: &toml::Spanned<DeValue<'_>>| {
+        let text = item.get_ref().as_str();
+        text.map(str::to_owned).ok_or_else(|| format!("must hold texts in quotes, not {}", shown(item.get_ref())))
     };
     list.iter().map(one).collect()
 }
@@ -162,17 +180,23 @@ numbers!(u16, u32, u64, usize);
 
 impl Word for AuthMode {
     fn choices(&self) -> &'static [&'static str] {
-        &["open"]
+        &["open", "jwt"]
     }
 
     fn get(&self) -> &'static str {
         match self {
             AuthMode::Open => "open",
+            AuthMode::Jwt => "jwt",
         }
     }
 
     fn set(&mut self, word: &str) -> bool {
-        word == "open"
+        *self = match word {
+            "open" => AuthMode::Open,
+            "jwt" => AuthMode::Jwt,
+            _ => return false,
+        };
+        true
     }
 }
 

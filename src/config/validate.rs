@@ -25,6 +25,9 @@ impl Settings {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.auth.mode == AuthMode::Open {
+            if !self.auth.keys.is_empty() {
+                warnings.push("auth.keys is set, but auth.mode is \"open\": no token is asked for".to_owned());
+            }
             for address in self.exposed() {
                 warnings.push(format!("auth.mode is \"open\" on {address}: anybody who reaches it can log in as anybody"));
             }
@@ -67,9 +70,15 @@ impl Settings {
     fn check_auth(&self) -> Result<(), ConfigError> {
         if let (AuthMode::Open, false, Some(address)) = (self.auth.mode, self.auth.insecure_open, self.exposed().next()) {
             let why = format!(
-                "{address} is not loopback and auth.mode is \"open\": anybody could log in as anybody; if that is meant, set insecure_open = true under [auth]"
+                "{address} is not loopback and auth.mode is \"open\": anybody could log in as anybody; if that is meant, set insecure_open = true under [auth] (or --insecure-open)"
             );
             return Err(ConfigError::of_key("server.listen", why));
+        }
+        if self.auth.mode == AuthMode::Jwt && self.auth.keys.is_empty() {
+            return Err(ConfigError::of_key("auth.keys", "needs at least one file where auth.mode is \"jwt\""));
+        }
+        if self.auth.keys.len() > KEYS_MAX {
+            return Err(ConfigError::of_key("auth.keys", format!("holds at most {KEYS_MAX} files")));
         }
         Ok(())
     }
@@ -93,6 +102,8 @@ impl Settings {
     }
 }
 
+/// Keys: a token without `kid` is checked with each of them.
+const KEYS_MAX: usize = 16;
 /// Listening addresses: their numbers are bytes on the ring.
 const LISTEN_MAX: usize = 64;
 
@@ -143,6 +154,8 @@ mod tests {
         assert_eq!(blamed(|s| (s.server.cpus, s.server.shards) = (vec![0, 1], 3)), "server.shards");
         assert_eq!(blamed(|s| (s.server.cpus, s.server.shards) = (vec![0, 1], 1)), "");
         assert_eq!(blamed(|s| s.server.node = "a b".into()), "server.node");
+        assert_eq!(blamed(|s| s.auth.mode = AuthMode::Jwt), "auth.keys");
+        assert_eq!(blamed(|s| s.auth.keys = vec!["a".into(); 17]), "auth.keys");
     }
 
     #[test]

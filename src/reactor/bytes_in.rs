@@ -1,12 +1,13 @@
 //! Bytes from a client: cut into frames where they lie, decoded, handed to the rules. Only an incomplete tail is copied.
 
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::connection::{Phase, Waits};
 use super::core::Core;
 use super::counters::Ended;
 use super::effects::Ending;
-use crate::chat::{Flow, Login};
+use crate::chat::{Flow, Grant, Login};
 use crate::ids::{Key, SessionRef};
 use crate::limits::{FRAME_BYTES_BEFORE_WELCOME_MAX, FRAME_BYTES_MAX, LINGER_BYTES_MAX};
 use crate::mesh::directory::Registered;
@@ -191,17 +192,24 @@ impl<S> Core<S> {
 
     /// Judges one object of a session that is logged in.
     fn object(&mut self, key: Key, json: &[u8]) -> Flow {
-        let flow = match self.decode(key, json) {
+        let decoded = self.decode(key, json);
+        let flow = match &decoded {
             None => Flow::Next,
-            Some(Ok(request)) => self.chat.handle_request(self.now, key, &request, &mut self.effects),
+            Some(Ok(request)) => self.chat.handle_request(self.now, key, request, &mut self.effects),
             Some(Err(refusal)) => {
-                self.chat.handle_bad_object(self.now, key, &refusal, &mut self.effects);
+                self.chat.handle_bad_object(self.now, key, refusal, &mut self.effects);
                 Flow::Next
             }
         };
         self.settle();
         match flow {
             Flow::Next => {}
+            Flow::Verify => {
+                if let Some(Ok(Request::Hello(hello))) = &decoded {
+                    self.fresh_token(key, hello);
+                }
+                return Flow::Next;
+            }
             Flow::Blocked(_) => self.wait_for(key, Waits::Mesh),
             Flow::Later { at_ms } => {
                 self.wait_for(key, Waits::Rate);
@@ -223,9 +231,9 @@ impl<S> Core<S> {
     }
 
     /// The first request in what is unread can't be taken now: nothing more is read from the session until it is.
-    fn wait_for(&mut self, key: Key, waits: Waits) {
+    pub(super) fn wait_for(&mut self, key: Key, waits: Waits) {
         let now = self.now;
-        let Some(connection) = self.connections.get_mut(key).filter(|c| c.phase == Phase::Open) else { return };
+        let Some(connection) = self.connections.get_mut(key).filter(|c| matches!(c.phase, Phase::Handshake | Phase::Open)) else { return };
         connection.waits = waits;
         connection.waiting_ms = now.mono_ms();
         self.want_rearm(key);
@@ -250,6 +258,11 @@ impl<S> Core<S> {
         connection.waits = Waits::No;
         connection.waiting_ms = 0;
         connection.read_ms = now_ms;
+        self.go_on(key);
+    }
+
+    /// The session waits for nothing any longer: what it has sent meanwhile is judged, and it is read from again.
+    pub(super) fn go_on(&mut self, key: Key) {
         self.parse_unread(key);
         if self.connections.get(key).is_none_or(|c| c.waits != Waits::No) {
             return;
@@ -319,6 +332,11 @@ impl<S> Core<S> {
     fn first_word(&mut self, key: Key, json: &[u8], rest: &[u8], next: usize) -> Parsed {
         let hello = match self.decode(key, json) {
             None => return Parsed::Over,
+            Some(Ok(Request::Hello(hello))) if self.login.is_some() => {
+                self.first_token(key, &hello);
+                let waits = self.connections.get(key).is_some_and(|c| c.waits == Waits::Verdict);
+                return if waits { Parsed::Used(next) } else { Parsed::Over };
+            }
             Some(Ok(Request::Hello(hello))) => Login::check(&hello),
             Some(Err(refusal)) if says_hello(json) => Err((refusal.reason, refusal.message)),
             Some(_) => Err((Reason::HelloFirst, "hello comes first")),
@@ -354,9 +372,11 @@ impl<S> Core<S> {
             return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some("the session directory is full")));
         };
         let now_ms = self.now_ms();
-        let check_ms = now_ms + self.settings.limits.heartbeat_ms;
+        let end_ms = self.end_of(&login.grant);
+        let check_ms = end_ms.min(now_ms + self.settings.limits.heartbeat_ms);
         let connection = self.connections.get_mut(key).expect("found by the caller");
         connection.phase = Phase::Open;
+        connection.deadline_ms = end_ms;
         connection.public_id = public_id;
         connection.read_ms = now_ms;
         connection.check_ms = u64::MAX;
@@ -365,6 +385,12 @@ impl<S> Core<S> {
         self.counters.logins.add(1);
         self.chat.handle_login(key, login, public_id, &mut self.effects);
         self.settle();
+    }
+
+    /// When a session's token ends, milliseconds of the monotonic clock.
+    pub(super) fn end_of(&self, grant: &Grant) -> u64 {
+        let left_ms = |at: NonZeroU64| at.get().saturating_sub(self.now.unix_ms);
+        grant.expires_at.map_or(u64::MAX, |at| self.now_ms().saturating_add(left_ms(at)))
     }
 
     pub(super) fn end_and_settle(&mut self, key: Key, ending: Ending) {

@@ -39,12 +39,16 @@ pub(super) enum Waits {
     Rate,
     /// The client does not read: its own queue is over the soft mark.
     Reader,
+    /// The token of the `hello` before it is being checked.
+    Verdict,
 }
 
 /// What an onlooker can tell apart, for checks and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
     Handshake,
+    /// The token of its first `hello` is being checked.
+    Verifying,
     Idle,
     Sending,
     /// Not reading: held, blocked or draining.
@@ -99,9 +103,9 @@ pub(super) struct Connection<S> {
     pub(super) read_ms: u64,
     /// When a byte last went out, or the send in flight was made.
     pub(super) progress_ms: u64,
-    /// When the incomplete frame's first byte came, or the request was blocked; 0 when neither.
+    /// When the incomplete frame's first byte came, or the wait began that `waits` names; 0 when neither.
     pub(super) waiting_ms: u64,
-    /// Of the handshake, the flush or the lingering.
+    /// Of the handshake, the flush or the lingering; of an open session the end of its token, `u64::MAX` without one.
     pub(super) deadline_ms: u64,
     /// When the wheel looks at the connection next.
     pub(super) check_ms: u64,
@@ -149,6 +153,7 @@ impl<S> Connection<S> {
 
     pub(super) fn state(&self) -> State {
         match self.phase {
+            Phase::Handshake if self.waits == Waits::Verdict => State::Verifying,
             Phase::Handshake => State::Handshake,
             Phase::Closing => State::Closing,
             Phase::Lingering => State::Lingering,

@@ -1,14 +1,18 @@
 //! A shard without its kernel: connections, rules, frames, queues, timers, and the lists of what the reactor is to submit.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::connection::{Connection, Phase, Waits};
 use super::counters::{Counters, Ended, Shared};
 use super::overload::Sheds;
+use super::verdict::{Asked, TokenLogin};
 use super::{Control, Parts, Report};
+use crate::auth::Answer;
 use crate::chat::{self, Effects};
 use crate::cluster::log::Log;
 use crate::config::Settings;
@@ -58,6 +62,13 @@ pub(super) struct Core<S> {
     pub(super) stalls: Wheel,
     pub(super) port: Port<Envelope<S>>,
     pub(super) log: Box<dyn Log>,
+    pub(super) login: Option<TokenLogin>,
+    /// Connections whose token is being checked.
+    pub(super) asked: hashbrown::HashMap<Key, Asked, RandomState>,
+    pub(super) asks: u64,
+    pub(super) verdicts: Vec<Answer>,
+    /// Whom a socket is connected to, where the kernel's side knows.
+    pub(super) address_of: fn(&S) -> Option<IpAddr>,
     pub(super) directory: Arc<Directory>,
     pub(super) counters: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
@@ -89,9 +100,10 @@ pub(super) struct Core<S> {
 }
 
 impl<S> Core<S> {
-    pub(super) fn new(parts: Parts<S>, now: Now) -> Self {
+    pub(super) fn new(parts: Parts<S>, now: Now, address_of: fn(&S) -> Option<IpAddr>) -> Self {
         let settings = parts.settings;
         let queues = &settings.queues;
+        let [a, b, c, d] = parts.rules.hash_seeds;
         let slots = settings.limits.connections_per_shard_max.saturating_add(SHED_PLACES).min(1 << Key::SLOT_BITS);
         Self {
             now,
@@ -106,6 +118,11 @@ impl<S> Core<S> {
             settings,
             port: parts.port,
             log: parts.log,
+            login: parts.login,
+            asked: hashbrown::HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
+            asks: 0,
+            verdicts: Vec::new(),
+            address_of,
             directory: parts.directory,
             counters: parts.counters,
             shared: parts.shared,
@@ -154,7 +171,7 @@ impl<S> Core<S> {
     /// Bytes are wanted from this connection.
     pub(super) fn wants_bytes(&self, connection: &Connection<S>) -> bool {
         match connection.phase {
-            Phase::Handshake => self.drain == Drain::No && !connection.eof,
+            Phase::Handshake => self.drain == Drain::No && connection.waits == Waits::No && !connection.eof,
             Phase::Open => self.drain == Drain::No && connection.holds == 0 && connection.waits == Waits::No && !connection.eof,
             Phase::Closing | Phase::Lingering => !connection.eof && (connection.discarded as usize) < LINGER_BYTES_MAX,
             Phase::Joining => false,

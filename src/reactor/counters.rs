@@ -68,6 +68,14 @@ counters! {
     /// accept(2) failed; EMFILE and ENFILE among them
     accept_errors,
     logins,
+    /// logins and renewals whose token was not good
+    logins_failed,
+    /// logins turned away unchecked, because their address had failed too often
+    logins_limited,
+    /// tokens that nobody had time to check
+    verdicts_missed,
+    /// verdicts for connections that were gone or no longer waited
+    verdicts_stale,
     moved,
     frames_in,
     bytes_in,

@@ -23,6 +23,8 @@ enum Verdict {
     Ping,
     /// The send in flight has not ended in time. It ends whole, so only a cancel tells whether anything has gone out.
     Probe,
+    /// The check of its token has not come back in time.
+    Unchecked,
     /// The time for going out in order has passed.
     Cut,
 }
@@ -50,11 +52,18 @@ impl<I: Io> Reactor<I> {
         if let Some(connection) = self.core.connections.get_mut(key) {
             connection.check_ms = u64::MAX;
         }
-        match self.core.judge(key) {
+        let verdict = self.core.judge(key);
+        match verdict {
             Verdict::Wait(until_ms) => self.core.check_no_later(key, until_ms),
             Verdict::End(reason) => self.core.end_and_settle(key, Ending::said(reason, None)),
-            Verdict::Ping => {
-                self.core.ping(key);
+            Verdict::Ping | Verdict::Unchecked => {
+                match verdict {
+                    Verdict::Ping => self.core.ping(key),
+                    _ => {
+                        self.core.unchecked(key);
+                        self.core.go_on(key);
+                    }
+                }
                 if let Verdict::Wait(until_ms) = self.core.judge(key) {
                     self.core.check_no_later(key, until_ms);
                 }
@@ -84,8 +93,15 @@ impl<S> Core<S> {
         let now_ms = self.now_ms();
         let (limits, no_progress_ms) = (&self.settings.limits, self.settings.queues.no_progress_ms);
         let reading = self.drain == Drain::No;
+        let verify_ms = self.settings.auth.verify_ms;
         let Some(connection) = self.connections.get_mut(key) else { return Verdict::Wait(u64::MAX) };
+        let checked_ms = if connection.waits == Waits::Verdict { connection.waiting_ms + verify_ms } else { u64::MAX };
         match connection.phase {
+            // Its `hello` was in time: it is the server that is late.
+            Phase::Handshake if connection.waits == Waits::Verdict => {
+                let until_ms = checked_ms.min(connection.deadline_ms);
+                return if now_ms >= until_ms { Verdict::Unchecked } else { Verdict::Wait(until_ms) };
+            }
             Phase::Handshake if now_ms >= connection.deadline_ms => return Verdict::End(Reason::HandshakeTimeout),
             Phase::Handshake => return Verdict::Wait(connection.deadline_ms),
             Phase::Closing | Phase::Lingering if now_ms < connection.deadline_ms => return Verdict::Wait(connection.deadline_ms),
@@ -105,12 +121,17 @@ impl<S> Core<S> {
             Verdict::End(Reason::FrameTimeout)
         } else if now_ms >= progress_ms {
             Verdict::Probe
+        } else if now_ms >= connection.deadline_ms {
+            Verdict::End(Reason::TokenExpired)
+        } else if now_ms >= checked_ms {
+            Verdict::Unchecked
         } else if now_ms >= idle_ms {
             Verdict::End(Reason::Idle)
         } else if now_ms >= ping_ms {
             Verdict::Ping
         } else {
-            Verdict::Wait(frame_ms.min(progress_ms).min(ping_ms).min(idle_ms))
+            let ours_ms = connection.deadline_ms.min(checked_ms);
+            Verdict::Wait(frame_ms.min(progress_ms).min(ping_ms).min(idle_ms).min(ours_ms))
         }
     }
 

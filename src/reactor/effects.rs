@@ -165,6 +165,7 @@ impl<S> Core<S> {
         if connection.public_id != NO_PUBLIC_ID {
             self.directory.remove(connection.public_id);
         }
+        self.asked.remove(&key);
         self.forget_unread(key);
         if let Ended::Said(reason) = ending.ended {
             if reason == Reason::SlowConsumer {

@@ -19,6 +19,7 @@ mod overload;
 mod receive;
 mod send;
 mod turn;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub use connection::{Phase, Receive, State};
 use counters::{Counters, Shared};
 pub use inspect::Inspection;
 pub use overload::Sheds;
+pub use verdict::TokenLogin;
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Parts<S> {
     pub connections_max: usize,
     pub port: Port<Envelope<S>>,
     pub log: Box<dyn Log>,
+    /// Where logins have tokens; `None`: clients name themselves.
+    pub login: Option<TokenLogin>,
     pub directory: Arc<Directory>,
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,

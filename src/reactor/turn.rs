@@ -42,7 +42,7 @@ impl<I: Io> Reactor<I> {
         let now = io.now();
         let accepts = (0..parts.listeners).map(Accept::new).collect();
         Self {
-            core: Core::new(parts, now),
+            core: Core::new(parts, now, I::address_of),
             io,
             accepts,
             retry: VecDeque::new(),
@@ -67,6 +67,7 @@ impl<I: Io> Reactor<I> {
         self.core.shed_what_is_due(self.age.sheds());
         let mut more = self.reap(REAP_MAX);
         more |= self.take_envelopes();
+        self.core.take_verdicts();
         more |= self.look_at_deadlines(DEADLINES_MAX);
         self.tick();
         self.take_answers();
@@ -226,6 +227,7 @@ impl<I: Io> Reactor<I> {
         earlier(core.deadlines.next_ns());
         earlier(core.stalls.next_ns());
         earlier(core.log.next_ns());
+        earlier(core.login.as_ref().and_then(|login| login.verifier.next_ns()));
         earlier((core.chat.wants_tick() || !core.blocked.is_empty()).then_some(core.tick_due_ns()));
         earlier(self.accepts.iter().filter_map(Accept::due_ms).min().map(|ms| ms * 1_000_000));
         earlier((core.port.waiting() > 0).then_some(now_ns + OUTBOX_RETRY_NS));
@@ -303,7 +305,7 @@ impl<S> Core<S> {
     fn is_answered(&self) -> bool {
         let usage = self.chat.usage();
         let quiet = usage.unanswered == 0 && usage.appends == 0 && usage.deferred == 0 && self.blocked.is_empty();
-        quiet && self.rearm.is_empty() && !self.reads()
+        quiet && self.asked.is_empty() && self.rearm.is_empty() && !self.reads()
     }
 
     fn reads(&self) -> bool {

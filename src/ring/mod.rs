@@ -3,6 +3,8 @@
 //! An implementation owns every byte and descriptor the kernel may touch until the completion is reaped. It knows nothing of frames, sessions or
 //! rooms: keys come in with an operation and go out with its completion.
 
+use std::net::IpAddr;
+
 use crate::ids::{Key, Now, ShardId};
 use crate::memory::frames::Loan;
 
@@ -119,6 +121,11 @@ pub trait Io {
     fn recycle(&mut self, buffer: Buffer);
     /// Buffers the kernel has left to fill, as far as this side knows.
     fn buffers_left(&self) -> u32;
+
+    /// Who is at the other end, where that can be told.
+    fn address_of(_socket: &Self::Socket) -> Option<IpAddr> {
+        None
+    }
 
     /// Plain shutdown(2); errors are of no interest (the peer may be gone).
     fn shutdown(&mut self, socket: &Self::Socket, side: Side);

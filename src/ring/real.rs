@@ -279,6 +279,10 @@ impl Io for Ring {
         clock::now()
     }
 
+    fn address_of(socket: &OwnedFd) -> Option<std::net::IpAddr> {
+        sockets::peer_address(socket.as_fd()).ok().map(|address| address.ip())
+    }
+
     fn accept(&mut self, listener: ListenerId) -> Result<(), Full> {
         self.start(&op::accept(listener, self.listener(listener)), For::Caller)
     }

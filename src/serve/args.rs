@@ -34,6 +34,9 @@ pub struct Args {
     /// off, error, warn, info, debug or trace; wins over the variable RUST_LOG, which wins over the file [default: info]
     #[arg(long, value_name = "L")]
     pub log_level: Option<log::LevelFilter>,
+    /// Let clients name themselves (auth.mode "open") also on addresses that others than this host can reach
+    #[arg(long)]
+    pub insecure_open: bool,
 }
 
 /// CPUs in the order given; a type of its own, because clap reads a `Vec` as "may be given several times".
@@ -49,6 +52,7 @@ impl Args {
             cpus: self.cpus.clone().map(|list| list.0),
             spin_us: self.spin_us,
             log_level: self.log_level,
+            insecure_open: self.insecure_open,
         };
         config::load(self.config.as_deref(), &flags).map_err(|error| match error {
             LoadError::Unreadable { file, why } => {

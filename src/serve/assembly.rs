@@ -1,7 +1,7 @@
 //! Puts the shards together and watches over them: one pinned executor per shard, a supervisor that hears of everything, an end in order.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -9,15 +9,16 @@ use futures_lite::FutureExt;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::{Plan, StartError, exit};
+use crate::auth::{FailureRules, Failures, KeyError, KeySet, Pool};
 use crate::chat::{Identity, Rules};
 use crate::cluster::log::MemoryLog;
-use crate::config::Settings;
+use crate::config::{AuthMode, Settings};
 use crate::ids::{Epoch, ShardId};
 use crate::mesh::directory::Directory;
 use crate::mesh::{Envelope, mesh};
 use crate::reactor::counters::{Counters, Shared};
 use crate::reactor::drive::{Seat, drive};
-use crate::reactor::{Control, Parts, Report};
+use crate::reactor::{Control, Parts, Report, TokenLogin};
 use crate::ring::{Bells, Io, Ring, RingSetup};
 use crate::sys::signals::Signal;
 
@@ -46,6 +47,8 @@ pub(super) struct Server {
     failures: Receiver<Failure>,
     threads: Vec<ExecutorJoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
+    /// Checks tokens, where logins have them.
+    pool: Option<Pool>,
     drain: Duration,
 }
 
@@ -60,6 +63,9 @@ impl Server {
         let (fail, failures) = bounded(NEWS_WAITING);
         let seeds = Seeds::new().map_err(|why| internal("the system's random numbers", &why))?;
         let depth = settings.queues.mesh_depth_for(usize::from(shards), size_of::<Envelope<<Ring as Io>::Socket>>());
+        let pool = pool(&settings, &bells)?;
+        let failed_logins = Arc::new(Mutex::new(Failures::new(FailureRules::of(&settings.auth), seeds.hash)));
+        let login = |shard| pool.as_ref().map(|pool| TokenLogin { verifier: pool.handle(shard), failures: failed_logins.clone() });
         let (directory, shared) = (Arc::new(Directory::default()), Arc::new(Shared::default()));
         let mut server = Self {
             bells: bells.clone(),
@@ -68,6 +74,7 @@ impl Server {
             failures,
             threads: Vec::new(),
             counters: Vec::new(),
+            pool: None,
             drain: Duration::from_millis(settings.limits.drain_ms),
         };
         let listeners = std::mem::take(&mut plan.listeners);
@@ -84,6 +91,7 @@ impl Server {
                 connections_max: plan.connections_max,
                 port,
                 log: Box::new(MemoryLog::default()),
+                login: login(shard),
                 directory: directory.clone(),
                 counters,
                 shared: shared.clone(),
@@ -97,6 +105,7 @@ impl Server {
             let thread = spawn(Seat { parts, ring }, plan.cpus[index], fail.clone());
             server.threads.push(thread.map_err(|why| internal("an executor", &why))?);
         }
+        server.pool = pool;
         server.wait_until_up()?;
         Ok(server)
     }
@@ -117,9 +126,11 @@ impl Server {
 
     /// Until a signal: then drains, or stops. Also ends when a shard does.
     pub(super) fn watch(self, signals: &Receiver<Signal>) -> Result<(), StartError> {
-        let asked = select! {
-            recv(signals) -> signal => signal,
-            recv(self.failures) -> news => return Err(failed(news.ok())),
+        let asked = loop {
+            select! {
+                recv(signals) -> signal => if signal == Ok(Signal::Reload) { self.reload() } else { break signal },
+                recv(self.failures) -> news => return Err(failed(news.ok())),
+            }
         };
         if asked != Ok(Signal::Drain) {
             return self.cut_short("stopped at once, as asked by a second signal");
@@ -132,7 +143,7 @@ impl Server {
             select! {
                 recv(self.reports) -> report => left -= usize::from(matches!(report, Ok(Report::Drained(_)))),
                 recv(self.failures) -> news => return Err(failed(news.ok())),
-                recv(signals) -> _ => return self.cut_short("stopped at once, as asked by a second signal"),
+                recv(signals) -> signal => if signal != Ok(Signal::Reload) { return self.cut_short("stopped at once, as asked by a second signal") },
                 default(deadline.saturating_duration_since(Instant::now())) => {
                     return self.cut_short("the drain time ran out before every client was told (limits.drain_ms)");
                 }
@@ -140,6 +151,18 @@ impl Server {
         }
         self.stop()?;
         Ok(())
+    }
+
+    /// Reads the keys again; a bad file changes nothing.
+    fn reload(&self) {
+        let Some(pool) = &self.pool else {
+            log::warn!("SIGHUP: only keys are reloaded, and auth.mode is \"open\"; restart to use a new configuration");
+            return;
+        };
+        match pool.reload() {
+            Ok(count) => log::info!("SIGHUP: {count} keys read again; tokens are checked with these from now on"),
+            Err(why) => log::error!("SIGHUP: {why}; the old keys stay in force"),
+        }
     }
 
     fn cut_short(self, why: &str) -> Result<(), StartError> {
@@ -169,8 +192,24 @@ impl Server {
         });
         let in_time = ended.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok();
         log_counters(&self.counters);
+        if let Some(pool) = &self.pool {
+            log::info!("tokens: {:?}", pool.counts());
+        }
         if in_time { Ok(()) } else { Err(StartError::new(exit::INTERNAL, "a shard did not stop in time")) }
     }
+}
+
+/// The threads that check tokens, where logins have them.
+fn pool(settings: &Settings, bells: &Arc<Bells>) -> Result<Option<Pool>, StartError> {
+    if settings.auth.mode == AuthMode::Open {
+        return Ok(None);
+    }
+    let keys = KeySet::load(&settings.auth).map_err(|error| {
+        let exit = if matches!(error, KeyError::Unreadable(_)) { exit::NO_INPUT } else { exit::USAGE };
+        StartError::new(exit, error.to_string())
+    })?;
+    let pool = Pool::start(&settings.auth, keys, bells.clone());
+    pool.map(Some).map_err(|why| StartError::new(exit::INTERNAL, format!("the threads that check tokens: {why}")))
 }
 
 fn failed(news: Option<Failure>) -> StartError {

@@ -4,7 +4,7 @@
 
 /// The command line or the configuration is wrong.
 pub const USAGE: u8 = 64;
-/// The config file can't be read.
+/// The config file or a key file can't be read.
 pub const NO_INPUT: u8 = 66;
 /// An address can't be listened on.
 pub const ADDRESS: u8 = 69;
@@ -24,8 +24,8 @@ pub const IO_URING: u8 = 78;
 /// Every code with what it means and what to do.
 pub const TABLE: [(u8, &str); 10] = [
     (0, "stopped as asked, every client told"),
-    (USAGE, "bad command line or configuration: the message names the flag, or the file, line and key"),
-    (NO_INPUT, "the config file can't be read"),
+    (USAGE, "bad command line or configuration: the message names the flag, or the file, line and key; or a key file holds no key"),
+    (NO_INPUT, "the config file or a key file can't be read"),
     (ADDRESS, "an address can't be listened on: in use, not of this host, or a privileged port"),
     (INTERNAL, "the server itself failed, for example a shard ended: see the log, restart it"),
     (LIMIT, "a limit of the operating system is too low: open files (nofile) or locked memory (memlock)"),

@@ -126,6 +126,13 @@ fn contains(set: &libc::cpu_set_t, cpu: Cpu) -> bool {
     unsafe { libc::CPU_ISSET(cpu.index(), set) }
 }
 
+/// Lowers the calling thread's priority: setpriority(2) of a thread's own id, as Linux has it. Raising it again takes a right.
+pub fn be_nice(niceness: i32) -> io::Result<()> {
+    // SAFETY: touches no memory; 0 is the calling thread.
+    let answer = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {

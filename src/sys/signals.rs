@@ -1,7 +1,7 @@
 //! Signals become values on a channel; nothing else of the process handles them.
 //!
-//! Owns one thread, which sleeps in the kernel until a signal comes. SIGTERM and SIGINT ask for a drain, a second one for an end at once; SIGHUP is
-//! kept for reloading and must not end the process; SIGPIPE is ignored, so that a write to a closed pipe is an error and not a death.
+//! Owns one thread, which sleeps in the kernel until a signal comes. SIGTERM and SIGINT ask for a drain, a second one for an end at once; SIGHUP asks
+//! for a reload and never ends the process: it is forgotten where nobody takes the news; SIGPIPE is ignored, so that a write to a closed pipe is an error and not a death.
 //! Never blocks on the channel: where nobody takes the news (full, or the receiver is gone), a request to stop ends the process here.
 //! Install before other threads start, so that no signal meets the default action in between.
 #![allow(unsafe_code, reason = "ignoring a signal has no safe face in std")]
@@ -20,6 +20,8 @@ pub enum Signal {
     Drain,
     /// Stop now.
     Stop,
+    /// Read again what can be read again.
+    Reload,
 }
 
 /// What a shell reports for a process that a signal ended.
@@ -34,7 +36,10 @@ pub fn install(news: Sender<Signal>) -> io::Result<()> {
         let mut asked = 0;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                log::warn!("SIGHUP: reload is not available yet; restart to use a new configuration");
+                // Places for a drain and a stop stay free, however often this one comes.
+                if news.capacity().is_none_or(|places| news.len() + 2 < places) {
+                    let _ = news.try_send(Signal::Reload);
+                }
                 continue;
             }
             asked += 1;
@@ -72,17 +77,22 @@ mod tests {
 
     /// One test, because signals belong to the whole process.
     #[test]
-    fn a_first_request_drains_a_second_stops_and_hangup_does_nothing() {
+    fn a_first_request_drains_a_second_stops_and_hangups_never_crowd_them_out() {
         let (sender, receiver) = crossbeam_channel::bounded(4);
         install(sender).unwrap();
         let patience = Duration::from_secs(10);
         raise(SIGHUP).unwrap();
+        assert_eq!(receiver.recv_timeout(patience), Ok(Signal::Reload));
+        for _ in 0..100 {
+            raise(SIGHUP).unwrap();
+        }
         raise(SIGPIPE).unwrap();
         raise(SIGTERM).unwrap();
-        assert_eq!(receiver.recv_timeout(patience), Ok(Signal::Drain));
+        let asked = || std::iter::from_fn(|| receiver.recv_timeout(patience).ok()).find(|signal| *signal != Signal::Reload);
+        assert_eq!(asked(), Some(Signal::Drain));
         raise(SIGINT).unwrap();
-        assert_eq!(receiver.recv_timeout(patience), Ok(Signal::Stop));
-        assert!(receiver.is_empty());
+        assert_eq!(asked(), Some(Signal::Stop));
+        assert!(receiver.try_iter().all(|signal| signal == Signal::Reload));
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
         assert_ne!(u64::from_str_radix(ignored, 16).unwrap() & (1 << (SIGPIPE - 1)), 0);

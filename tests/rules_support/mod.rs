@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use ringroom::chat::{Appended, Effect, Effects, Envelope, Flow, Identity, Login, Rules, Shard};
+use ringroom::chat::{Appended, Effect, Effects, Envelope, Flow, Grant, Identity, Login, Rules, Shard};
 use ringroom::cluster::log::{Log, MemoryLog};
 use ringroom::config::Settings;
 use ringroom::ids::{Epoch, Key, Now, SessionId, ShardId, UserName, WirePosition};
@@ -72,10 +72,15 @@ impl Cluster {
     }
 
     pub fn login(&mut self, user: &str, inbox: Option<&str>) -> Who {
+        self.login_with(user, inbox, Grant::default())
+    }
+
+    /// The way of a session whose token says more than a name.
+    pub fn login_with(&mut self, user: &str, inbox: Option<&str>, grant: Grant) -> Who {
         let home = self.shards[0].home_of_user(user).0;
         let id = Key { slot: self.next, generation: 1 };
         self.next += 1;
-        let login = Login { user: UserName::parse(user).unwrap(), device: None, inbox: inbox.map(WirePosition::parse) };
+        let login = Login { user: UserName::parse(user).unwrap(), device: None, inbox: inbox.map(WirePosition::parse), grant };
         let mut out = Effects::default();
         self.shards[usize::from(home)].handle_login(id, login, u64::from(id.slot), &mut out);
         self.carry_out(home.into(), out);
@@ -115,7 +120,7 @@ impl Cluster {
     pub fn ask(&mut self, who: Who, json: &str) {
         for _ in 0..1_000 {
             match self.offer(who, json) {
-                Flow::Next => return self.run(),
+                Flow::Next | Flow::Verify => return self.run(),
                 Flow::Blocked(_) => self.run(),
                 Flow::Later { at_ms } => self.pass(at_ms - self.now.mono_ms()),
             }
@@ -131,6 +136,16 @@ impl Cluster {
         };
         self.carry_out(who.0.into(), out);
         flow
+    }
+
+    /// The verdict on a second `hello` has come.
+    pub fn renew(&mut self, who: Who, user: &str, grant: Grant) -> bool {
+        let mut out = Effects::default();
+        let fresh = (UserName::parse(user).unwrap(), grant);
+        let renewed = self.shards[usize::from(who.0)].handle_renewal(self.now, who.1, fresh, &mut out);
+        self.carry_out(who.0.into(), out);
+        self.run();
+        renewed
     }
 
     /// What the session was told since the last call.

@@ -89,6 +89,7 @@ impl Server {
                 if plan.real_log { Box::new(MemoryLog::default()) } else { Box::new(FakeLog::new(random.fork(), Arc::clone(&log_faults))) };
             let parts = Parts {
                 rules: rules(plan, id),
+                login: None,
                 settings: Arc::clone(&settings),
                 listeners: 1,
                 connections_max: 1_000_000,

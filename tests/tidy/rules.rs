@@ -15,11 +15,11 @@ pub(crate) const FLOORS: [&[&str]; 10] = [
     // Floor 2: the rules.
     &["chat"],
     // Floor 3: between shards, between servers.
-    &["mesh", "cluster"],
+    &["mesh", "cluster", "auth"],
     // Floor 4: what drives them.
     &["reactor", "control"],
     // Floor 5: programs.
-    &["serve", "load", "client", "tune"],
+    &["serve", "load", "client", "tune", "token"],
 ];
 
 /// Modules that may name less than their floor allows: the generator must not share the server's mistakes, a client is built from words alone.
@@ -55,7 +55,7 @@ pub(crate) enum Tests {
 const ALL: &[&str] = &["src/", "tests/", "benches/"];
 const SRC: &[&str] = &["src/"];
 /// Programs talk to people.
-const PROGRAMS: &[&str] = &["src/main.rs", "src/serve/", "src/load/", "src/client/", "src/tune/"];
+const PROGRAMS: &[&str] = &["src/main.rs", "src/serve/", "src/load/", "src/client/", "src/tune/", "src/token.rs"];
 /// Code that runs the same under a seed: no clock, no chance, no order that differs from run to run.
 const SEEDED: &[&str] = &["src/protocol/", "src/memory/", "src/chat/", "src/mesh/", "src/reactor/"];
 /// Maps of names that clients choose.
