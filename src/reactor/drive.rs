@@ -1,7 +1,7 @@
 //! Runs a reactor inside a glommio executor: one immortal task, which owns the ring and the blocking wait.
 //!
-//! Busy or briefly idle, the task waits in our own ring: one system call ends the wait, whatever it was for. It yields to glommio whenever that asks
-//! for it, and after [`PARK_AFTER_NS`] without work it parks inside glommio instead, woken by an eventfd that the ring signals.
+//! Busy or briefly idle, the task waits in our own ring: one system call ends the wait, whatever it was for. After
+//! [`PARK_AFTER_NS`] without work it parks inside glommio instead, woken by an eventfd that the ring signals.
 
 use super::{Next, Parts, Reactor, Report};
 use crate::ring::park::ParkFile;

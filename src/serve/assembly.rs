@@ -27,9 +27,11 @@ const NEWS_WAITING: usize = 1024;
 /// How long shards may take to come up, and to end once told to.
 const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(5);
-/// glommio asks the driver to yield this often. The driver is alone on its executor, and a yield is two system calls and a timer: at 10 ms they
-/// were a third of the cost of a wake in a slow echo.
-const PREEMPT: Duration = Duration::from_millis(100);
+/// glommio asks a task to yield this often: in effect never. glommio 0.9.0 takes a timer that ends before it has run anything for "nothing to run", and
+/// sleeps for good with a task that is ready (glommio/glommio, pull request 53): a shard whose thread lost its CPU for that long, at the wrong moment,
+/// accepted, read and sent nothing any more. The driver is alone on its executor, so nobody misses the yields, and each of them was two system
+/// calls and a timer; a task that is to have glommio's other work done under load awaits a timer of glommio instead.
+const PREEMPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// glommio's own rings are small: no file or socket of ours is on them.
 const GLOMMIO_RING_DEPTH: usize = 64;
 
