@@ -67,7 +67,7 @@ def header(config=True):
     dirty = " and changes" if output("git", "status", "--porcelain", "-uno") else ""
     print(f"machine  {os.cpu_count()} x {model}, Linux {platform.release()}, load {os.getloadavg()[0]:.2f}")
     print(f"commit   {commit}{dirty}")
-    print(f"command  {' '.join([os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])}")
+    print(f"command  {' '.join(['scripts/' + os.path.basename(sys.argv[0]), *sys.argv[1:]])}")
     profile = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("CARGO_PROFILE_RELEASE")]
     if profile:
         print(f"build    {' '.join(profile)}")
