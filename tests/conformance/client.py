@@ -18,7 +18,7 @@ import time
 
 FRAME_BYTES_MAX = 64 * 1024
 # Long beyond doubt: only a server that hangs makes anybody wait for it.
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Ended(Exception):
