@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::rights::{Right, Rights};
-use super::stall::StallBudget;
+use super::stall::{StallBudget, low};
 use crate::ids::{Key, SessionId};
 use crate::limits::{BAD_OBJECTS_MAX, BAD_OBJECTS_WINDOW_MS};
 
@@ -29,8 +29,8 @@ pub(super) struct Session {
     /// What its slow reading has cost the senders of its rooms.
     pub(super) stalls: StallBudget,
     bad_objects: u8,
-    /// When the first of them came, milliseconds of the monotonic clock.
-    bad_since_ms: u64,
+    /// When the first of them came, the lower half of the monotonic clock's milliseconds.
+    bad_since_ms: u32,
 }
 
 /// How a client has said that it goes.
@@ -92,7 +92,8 @@ impl Session {
 
     /// Counts a bad object; `true` when it is one too many within the window.
     pub(super) fn misbehaved(&mut self, now_ms: u64) -> bool {
-        if self.bad_objects == 0 || now_ms.saturating_sub(self.bad_since_ms) >= BAD_OBJECTS_WINDOW_MS {
+        let now_ms = low(now_ms);
+        if self.bad_objects == 0 || u64::from(now_ms.wrapping_sub(self.bad_since_ms)) >= BAD_OBJECTS_WINDOW_MS {
             self.bad_objects = 0;
             self.bad_since_ms = now_ms;
         }

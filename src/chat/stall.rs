@@ -19,8 +19,9 @@ const _: () = assert!(READER_BUDGET_MS <= ROOM_BUDGET_MS && ROOM_BUDGET_MS * 10 
 /// A budget of milliseconds per window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StallBudget {
-    window_ms: u64,
-    used_ms: u64,
+    /// The lower half of the monotonic clock is enough for a window, and half the memory per session.
+    window_ms: u32,
+    used_ms: u16,
     /// A reader's: the homes of its rooms were told and not yet told that it is over.
     told: bool,
 }
@@ -28,15 +29,25 @@ pub(super) struct StallBudget {
 impl StallBudget {
     /// What is left at `now_ms`, of `budget_ms` per window.
     fn left(&mut self, now_ms: u64, budget_ms: u64) -> u64 {
-        if now_ms.saturating_sub(self.window_ms) >= WINDOW_MS {
+        let now_ms = low(now_ms);
+        if u64::from(now_ms.wrapping_sub(self.window_ms)) >= WINDOW_MS {
             *self = Self { window_ms: now_ms, used_ms: 0, told: self.told };
         }
-        budget_ms.saturating_sub(self.used_ms)
+        budget_ms.saturating_sub(u64::from(self.used_ms))
+    }
+
+    fn refund(&mut self, ms: u64) {
+        self.used_ms = self.used_ms.saturating_sub(u16::try_from(ms).unwrap_or(u16::MAX));
     }
 
     fn charge(&mut self, ms: u64) {
-        self.used_ms += ms;
+        self.used_ms = self.used_ms.saturating_add(u16::try_from(ms).unwrap_or(u16::MAX));
     }
+}
+
+/// The lower half of a clock; differences of less than seven weeks stay true.
+pub(super) fn low(ms: u64) -> u32 {
+    u32::try_from(ms & u64::from(u32::MAX)).expect("cut to 32 bits")
 }
 
 /// A home's stalls: until when, for whom, and what they have cost.
@@ -112,7 +123,7 @@ impl Shard {
         let until_ms = stalls.until_ms();
         // What is granted is charged at once; what is not used is given back.
         stalls.budget.charge(until_ms.saturating_sub(before_ms));
-        stalls.budget.used_ms = stalls.budget.used_ms.saturating_sub(before_ms - until_ms.clamp(now_ms, before_ms));
+        stalls.budget.refund(before_ms - until_ms.clamp(now_ms, before_ms));
         if until_ms <= now_ms {
             self.retry_deferred(now, out);
         }
