@@ -227,7 +227,7 @@ def _(env):
 @check("3.14", "SIGTERM: what was read is answered before the `bye`, in whole objects")
 def _(env):
     server = env.server("drain")
-    room, count, all_in = "room", 3000, threading.Barrier(3)
+    room, count, all_in = "room", 1000, threading.Barrier(3)
     sessions = [env.session(address=server.address) for _ in range(3)]
     for session in sessions:
         session.request("join", room=room, echo=False)
