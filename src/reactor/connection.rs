@@ -2,6 +2,7 @@
 
 use crate::memory::queue::Queue;
 use crate::reactor::counters::Ended;
+use crate::reactor::deadline::PROBES;
 
 /// How far a connection is. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +102,10 @@ pub(super) struct Connection<S> {
     pub(super) unread: Vec<u8>,
     /// Milliseconds of the monotonic clock, all of them.
     pub(super) read_ms: u64,
-    /// When a byte last went out, or the send in flight was made.
+    /// When a byte is known to have last gone out, or the send in flight was made.
     pub(super) progress_ms: u64,
+    /// Cancels since then that found nothing gone out.
+    pub(super) probes: u8,
     /// When the incomplete frame's first byte came, or the wait began that `waits` names; 0 when neither.
     pub(super) waiting_ms: u64,
     /// Of the handshake, the flush or the lingering; of an open session the end of its token, `u64::MAX` without one.
@@ -138,12 +141,18 @@ impl<S> Connection<S> {
             unread: Vec::new(),
             read_ms: now_ms,
             progress_ms: now_ms,
+            probes: 0,
             waiting_ms: 0,
             deadline_ms,
             check_ms: u64::MAX,
             public_id: NO_PUBLIC_ID,
             ended: Ended::Stopped,
         }
+    }
+
+    /// When the send in flight is looked into next.
+    pub(super) fn probe_ms(&self, no_progress_ms: u64) -> u64 {
+        self.progress_ms + no_progress_ms * u64::from(self.probes + 1) / u64::from(PROBES)
     }
 
     /// The kernel holds nothing of this connection.

@@ -12,6 +12,10 @@ use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
 use crate::ring::Io;
 
+/// A send in flight is looked into this many times before its reader counts as one that stopped: what is found to have gone out went out at some time
+/// since the last look, so that the end comes late by one step at most.
+pub(super) const PROBES: u8 = 4;
+
 /// A connection whose operations were cut and have not ended is cut again after this.
 const CUT_AGAIN_MS: u64 = 1_000;
 
@@ -21,7 +25,7 @@ enum Verdict {
     Wait(u64),
     End(Reason),
     Ping,
-    /// The send in flight has not ended in time. It ends whole, so only a cancel tells whether anything has gone out.
+    /// The send in flight has not ended for some time. It ends whole, so only a cancel tells whether anything has gone out.
     Probe,
     /// The check of its token has not come back in time.
     Unchecked,
@@ -114,12 +118,12 @@ impl<S> Core<S> {
             connection.read_ms = now_ms;
         }
         let frame_ms = if connection.waiting_ms == 0 || paused { u64::MAX } else { connection.waiting_ms + limits.frame_ms };
-        let progress_ms = if connection.sending { connection.progress_ms + no_progress_ms } else { u64::MAX };
+        let probe_ms = if connection.sending { connection.probe_ms(no_progress_ms) } else { u64::MAX };
         let ping_ms = if connection.pinged { u64::MAX } else { connection.read_ms + limits.heartbeat_ms };
         let idle_ms = connection.read_ms + 2 * limits.heartbeat_ms;
         if now_ms >= frame_ms {
             Verdict::End(Reason::FrameTimeout)
-        } else if now_ms >= progress_ms {
+        } else if now_ms >= probe_ms {
             Verdict::Probe
         } else if now_ms >= connection.deadline_ms {
             Verdict::End(Reason::TokenExpired)
@@ -131,7 +135,7 @@ impl<S> Core<S> {
             Verdict::Ping
         } else {
             let ours_ms = connection.deadline_ms.min(checked_ms);
-            Verdict::Wait(frame_ms.min(progress_ms).min(ping_ms).min(idle_ms).min(ours_ms))
+            Verdict::Wait(frame_ms.min(probe_ms).min(ping_ms).min(idle_ms).min(ours_ms))
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::Reactor;
 use super::connection::Phase;
 use super::core::Core;
+use super::deadline::PROBES;
 use super::effects::Ending;
 use crate::chat::Class;
 use crate::ids::Key;
@@ -68,13 +69,18 @@ impl<I: Io> Reactor<I> {
             self.core.closing.push(key);
             return true;
         }
-        connection.sending = true;
-        connection.progress_ms = now_ms;
+        // One that goes on after a look into it has made no progress by that.
+        if !connection.sending {
+            connection.sending = true;
+            connection.progress_ms = now_ms;
+            connection.probes = 0;
+        }
         let no_progress_ms = self.core.settings.queues.no_progress_ms;
         let loan = match self.io.send(key, &connection.socket, loan) {
             Ok(()) => {
                 self.core.counters.sends.add(1);
-                self.core.check_no_later(key, now_ms + no_progress_ms);
+                let probe_ms = connection.probe_ms(no_progress_ms);
+                self.core.check_no_later(key, probe_ms);
                 return true;
             }
             Err(loan) => loan,
@@ -98,6 +104,7 @@ impl<I: Io> Reactor<I> {
                 self.core.counters.bytes_out.add(u64::from(sent));
                 connection.queued_bytes -= sent;
                 connection.progress_ms = now_ms;
+                connection.probes = 0;
                 if sent < lent && connection.phase != Phase::Joining {
                     connection.send_start += sent;
                     let loan = self.core.frames.lend(frame, connection.send_start);
@@ -120,10 +127,14 @@ impl<I: Io> Reactor<I> {
                 self.retry.push_back((key, loan));
             }
             Err(Errno(libc::ECANCELED)) if probed && connection.phase != Phase::Joining => {
-                // Not a byte in all the time. The send goes on, because a `bye` stands behind a whole frame only.
+                connection.probes += 1;
+                let stopped = connection.probes == PROBES;
                 let loan = self.core.frames.lend(frame, connection.send_start);
                 self.retry.push_back((key, loan));
-                self.core.end_and_settle(key, Ending::said(Reason::SlowConsumer, None));
+                if stopped {
+                    // Not a byte in all the time. The send goes on, because a `bye` stands behind a whole frame only.
+                    self.core.end_and_settle(key, Ending::said(Reason::SlowConsumer, None));
+                }
             }
             Err(_) => self.broken(key, frame),
         }

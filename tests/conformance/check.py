@@ -9,6 +9,7 @@ Exit code 1 when a check failed, 2 when none was made. `--only` takes words that
 import argparse
 import concurrent.futures
 import os
+import signal
 import sys
 import time
 import traceback
@@ -26,6 +27,8 @@ from shape import Violation
 # The long waits first, so that they pass side by side while the rest is done.
 MODULES = (endings, transport, storms, rooms, objects)
 WORKERS = 10
+# All of it takes half a minute; whoever is not done after this is stuck.
+ALL_S = 500
 
 
 def run(servers, entry):
@@ -63,6 +66,13 @@ def options():
     return parser.parse_args()
 
 
+def give_up(servers):
+    """Leaves nothing running."""
+    print(f"FAIL not done after {ALL_S} s", flush=True)
+    servers.kill()
+    os._exit(1)
+
+
 def main():
     asked = options()
     address = None
@@ -74,6 +84,8 @@ def main():
     chosen = [entry for entry in CHECKS if all(word in f"{entry[0]} {entry[1]}" for word in asked.only)]
     chosen.sort(key=lambda entry: order.index(entry[3].__module__))
     counts = {"ok": 0, "skip": 0, "FAIL": 0}
+    signal.signal(signal.SIGALRM, lambda *_: give_up(servers))
+    signal.alarm(ALL_S)
     try:
         with concurrent.futures.ThreadPoolExecutor(asked.workers) as pool:
             for entry, future in [(entry, pool.submit(run, servers, entry)) for entry in chosen]:

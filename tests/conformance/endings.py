@@ -186,7 +186,8 @@ def _(env):
     for _ in range(9):
         sender.request("send", room=room, body="y" * 60_000)
     expect(read_until(watcher, lambda each: each["type"] == "member")[-1], event="leave", user=slow.user)
-    true(time.monotonic() - began >= 10 - SLACK_S, "10 s", time.monotonic() - began)
+    # Longer than 10 s: what the kernel still moves in the beginning counts, and is seen at the next look into the send.
+    true(10 - SLACK_S <= time.monotonic() - began < 25, "10 s and a little", time.monotonic() - began)
 
 
 @check("3.12", "a reader that pauses for less than 10 s misses nothing")
@@ -227,7 +228,7 @@ def _(env):
 @check("3.14", "SIGTERM: what was read is answered before the `bye`, in whole objects")
 def _(env):
     server = env.server("drain")
-    room, count, all_in = "room", 3000, threading.Barrier(3)
+    room, count, all_in = "room", 1000, threading.Barrier(3)
     sessions = [env.session(address=server.address) for _ in range(3)]
     for session in sessions:
         session.request("join", room=room, echo=False)

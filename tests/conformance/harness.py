@@ -138,16 +138,22 @@ class Server:
             file.write(config)
         self._said = open(os.path.join(self._folder.name, "said"), "w+")
         command = [binary, "serve", "--shards", str(shards), "--listen", "127.0.0.1:0", "--config", path]
+        deadline = time.monotonic() + PATIENCE_S
+        while (match := self._start(command)) is None:
+            code, said = self.kill(), self.said()
+            # The kernel gives locked memory back some time after its owner has ended.
+            if "locked memory" not in said or time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not start ({code}): {said}")
+            self._said.truncate(0)
+            time.sleep(0.2)
+        self.address = (match[1].strip("[]"), int(match[2]))
+
+    def _start(self, command):
         environment = {name: value for name, value in os.environ.items() if name != "RUST_LOG"}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._said, stdin=subprocess.DEVNULL, text=True, env=environment
         )
-        ready = self.process.stdout.readline()
-        match = re.search(r"ready on (\S+):(\d+):", ready)
-        if match is None:
-            code = self.kill()
-            raise RuntimeError(f"the server did not start ({code}): {self.said()}")
-        self.address = (match[1].strip("[]"), int(match[2]))
+        return re.search(r"ready on (\S+):(\d+):", self.process.stdout.readline())
 
     def said(self):
         self._said.flush()
@@ -166,13 +172,19 @@ class Server:
             self.process.kill()
         return self.process.wait(PATIENCE_S)
 
+    def close(self):
+        self.kill()
+        self.process.stdout.close()
+        self._said.close()
+        self._folder.cleanup()
+
 
 class Servers:
     """One server for each kind, started when first asked for; or the one at an address that was given."""
 
     def __init__(self, address=None, binary=None, shards=1):
         self.address, self._binary, self._shards = address, binary, shards
-        self._running, self._lock = {}, threading.Lock()
+        self._running, self._made, self._lock = {}, [], threading.Lock()
 
     def at(self, kind):
         """The address of a server of this kind."""
@@ -187,7 +199,13 @@ class Servers:
         """A server that the caller has for itself and stops."""
         if self._binary is None:
             raise Skip("needs a server of its own")
-        return Server(self._binary, self._shards, CONFIGS[kind])
+        server = Server(self._binary, self._shards, CONFIGS[kind])
+        self._made.append(server)
+        return server
+
+    def kill(self):
+        for server in self._made:
+            server.kill()
 
     def stop(self):
         """Stops them all; each must have got through everything: (kind, exit code, what it said)."""
@@ -201,6 +219,7 @@ class Servers:
                 ends.append((kind, server.wait(), server.said()))
             except subprocess.TimeoutExpired:
                 ends.append((kind, f"killed: {server.kill()}", server.said()))
+            server.close()
         return ends
 
 
@@ -232,7 +251,7 @@ class Env:
     def server(self, kind):
         """A server of this check's own."""
         server = self.servers.fresh(kind)
-        self._open.callback(server.kill)
+        self._open.callback(server.close)
         return server
 
     def close(self):
