@@ -22,7 +22,8 @@ const ROUNDS: u32 = 100;
 /// Runs a driver inside an executor set up as a shard's is.
 fn in_executor<F: Future<Output = ()> + 'static>(driver: impl FnOnce() -> F + Send + 'static) {
     bounded(move || {
-        let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(0).ring_depth(64).preempt_timer(Duration::from_millis(2));
+        let builder =
+            LocalExecutorBuilder::new(Placement::Unbound).io_memory(0).ring_depth(64).preempt_timer(Duration::from_secs(24 * 60 * 60));
         builder.make().unwrap().run(async move { driver().await });
     });
 }

@@ -83,7 +83,7 @@ impl Relay {
             .name("floor")
             .io_memory(0)
             .ring_depth(64)
-            .preempt_timer(Duration::from_millis(100))
+            .preempt_timer(Duration::from_secs(24 * 60 * 60))
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .spawn(move || async move { drive(setup, &stopped).await })
             .map_err(|error| io::Error::other(error.to_string()))?;
