@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 #[path = "fuzz/check.rs"]
+#[allow(dead_code, reason = "other tests run the other checks")]
 mod check;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use super::bucket::RateRules;
 use super::retention::RetentionRules;
 use crate::config::{Settings, SlowReader};
 use crate::ids::{Epoch, Key, ShardId};
-use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX};
+use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX, SHARDS_MAX};
 use crate::protocol::encode::AnnouncedLimits;
 
 /// Requests to one other shard without an answer. Raising it lets a slow shard collect more work; the outboxes grow by as much.
@@ -15,6 +15,10 @@ const DELIVERIES_PER_PEER_MAX: u32 = 16_384;
 const DEFERRED_MAX: u32 = 16_384;
 /// Appends of a shard that may wait for the log.
 const APPENDS_MAX: u32 = 65_536;
+/// Homes of a shard: what a key can name.
+const HOMES_MAX: u32 = 1 << Key::SLOT_BITS;
+
+const _: () = assert!((HOMES_MAX - APPENDS_MAX - DEFERRED_MAX) / SHARDS_MAX as u32 > 0);
 
 /// Which shard, of which process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +43,10 @@ pub struct Rules {
     pub heartbeat_ms: u64,
     pub announced: AnnouncedLimits,
     pub sessions_per_user_max: usize,
-    /// Rooms with members on this shard; `shards` times this stays under the slab's 2^24.
+    /// Rooms with members on this shard; `shards` times this, and what waits for the log, stay under the slab's 2^24.
     pub places_max: u32,
+    /// Rooms and inboxes whose home is this shard, the ones that only retain something included: above it those are forgotten.
+    pub homes_max: u32,
     pub retention: RetentionRules,
     pub rate: RateRules,
     pub slow_reader: SlowReader,
@@ -66,7 +72,8 @@ impl Rules {
         let limits = &settings.limits;
         let bytes = |count: usize| u32::try_from(count).expect("a limit below 2^32");
         Self {
-            places_max: (1 << Key::SLOT_BITS) / u32::from(identity.shards),
+            places_max: bytes(limits.rooms_per_shard).min((HOMES_MAX - APPENDS_MAX - DEFERRED_MAX) / u32::from(identity.shards)),
+            homes_max: HOMES_MAX,
             shard: identity.shard,
             shards: identity.shards,
             epoch: identity.epoch,
@@ -87,6 +94,7 @@ impl Rules {
                 bytes_max: settings.history.room_bytes,
                 age_ms: settings.history.age_ms,
                 shard_bytes_max: settings.history.shard_bytes,
+                dedup_bytes_max: settings.history.dedup_bytes,
             },
             rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
             slow_reader: settings.queues.slow_reader,

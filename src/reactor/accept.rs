@@ -116,11 +116,15 @@ impl<S> Core<S> {
         self.counters.accepted.add(1);
         let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let room = before < self.connections_max && self.connections.len() < self.settings.limits.connections_per_shard_max;
+        // The newcomer is not counted yet.
+        let room = room && !self.is_full_of_strangers();
         let Some(key) = self.place(socket) else { return };
         if !room || self.sheds != Sheds::Nothing {
             self.shed(key, Reason::Overloaded);
         } else if self.drain != Drain::No {
             self.shed(key, Reason::Draining);
+        } else {
+            self.meet(key);
         }
     }
 
@@ -132,6 +136,7 @@ impl<S> Core<S> {
             self.count_end(Ended::NoPlace);
             return None;
         };
+        self.strangers += 1;
         self.check_no_later(key, deadline_ms);
         self.want_rearm(key);
         Some(key)
@@ -147,6 +152,14 @@ impl<S> Core<S> {
         let Some(key) = self.place(moved.socket) else { return };
         if self.drain != Drain::No {
             return self.shed(key, Reason::Draining);
+        }
+        // Its `hello` was in time: it is the server that is late.
+        if self.now_ms() >= moved.deadline_ms {
+            self.counters.moved_late.add(1);
+            return self.shed(key, Reason::Overloaded);
+        }
+        if let Some(client) = moved.client {
+            self.clients.insert(key, client);
         }
         self.log_in(key, moved.login);
         self.bytes_in_behind_hello(key, &moved.unread);

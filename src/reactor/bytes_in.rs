@@ -5,10 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::connection::{Phase, Waits};
 use super::core::Core;
-use super::counters::Ended;
 use super::effects::Ending;
 use crate::chat::{Flow, Grant, Login};
-use crate::ids::{Key, SessionRef};
+use crate::ids::{Key, SessionRef, ShardId};
 use crate::limits::{FRAME_BYTES_BEFORE_WELCOME_MAX, FRAME_BYTES_MAX, LINGER_BYTES_MAX};
 use crate::mesh::directory::Registered;
 use crate::mesh::{Envelope, Move};
@@ -28,7 +27,7 @@ const _: () = assert!(UNREAD_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
 const _: () = assert!(LINGER_BYTES_MAX <= u32::MAX as usize);
 
 /// What became of the bytes given to the parser.
-enum Parsed {
+pub(super) enum Parsed {
     /// This many are judged; the rest is incomplete or must wait.
     Used(usize),
     /// The connection is no longer here: ended, or on its way to another shard.
@@ -69,7 +68,7 @@ impl<S> Core<S> {
     pub(super) fn parse_unread(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let unread = std::mem::take(&mut connection.unread);
-        self.unread_bytes -= unread.len();
+        self.unread_shrinks(key, unread.len());
         let parsed = self.parse(key, &unread);
         let Parsed::Used(used) = parsed else {
             return self.spare_buffer(unread);
@@ -79,7 +78,7 @@ impl<S> Core<S> {
         }
         let mut unread = unread;
         unread.drain(..used);
-        self.unread_bytes += unread.len();
+        self.unread_grows(key, unread.len());
         if let Some(connection) = self.connections.get_mut(key) {
             connection.unread = unread;
         }
@@ -90,6 +89,7 @@ impl<S> Core<S> {
         if bytes.is_empty() {
             return;
         }
+        let strangers_max = self.stranger_bytes_max();
         let Some(connection) = self.connections.get_mut(key) else { return };
         let (own, all) = (connection.unread.len() + bytes.len(), self.unread_bytes + bytes.len());
         let most = self.settings.queues.leftover_bytes_max;
@@ -99,12 +99,17 @@ impl<S> Core<S> {
             let message = "too many bytes wait to be read";
             return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some(message)));
         }
+        let before_login = connection.phase == Phase::Handshake;
+        if before_login && self.stranger_bytes + bytes.len() > strangers_max {
+            let message = "too many bytes wait before their login";
+            return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some(message)));
+        }
         let fresh = connection.unread.is_empty();
         if fresh && let Some(spare) = self.spare.pop() {
             connection.unread = spare;
         }
         connection.unread.extend_from_slice(bytes);
-        self.unread_bytes += bytes.len();
+        self.unread_grows(key, bytes.len());
         self.start_waiting(key, fresh);
     }
 
@@ -126,7 +131,7 @@ impl<S> Core<S> {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.waiting_ms = 0;
         let unread = std::mem::take(&mut connection.unread);
-        self.unread_bytes -= unread.len();
+        self.unread_shrinks(key, unread.len());
         self.spare_buffer(unread);
     }
 
@@ -139,6 +144,12 @@ impl<S> Core<S> {
 
     fn parse(&mut self, key: Key, bytes: &[u8]) -> Parsed {
         let mut used = 0;
+        if self.connections.get(key).is_some_and(|c| c.proxied) {
+            match self.proxy_header(key, bytes) {
+                Parsed::Used(header) if header > 0 => used = header,
+                other => return other,
+            }
+        }
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return Parsed::Over };
             let max = match connection.phase {
@@ -177,17 +188,10 @@ impl<S> Core<S> {
     /// The stream can't be followed any further; before `hello` it may be another transport.
     fn bad_frame(&mut self, key: Key, bytes: &[u8], reason: Reason) {
         let first = self.connections.get(key).is_some_and(|c| c.phase == Phase::Handshake);
-        if first && matches!(transport(bytes), Transport::WebSocket | Transport::Tls) {
-            if !self.warned_transport {
-                self.warned_transport = true;
-                log::warn!(
-                    "{:?} on a port that speaks TCP frames only: closed; further ones are counted as other_transport",
-                    transport(bytes)
-                );
-            }
-            return self.end_and_settle(key, Ending::silent(Ended::OtherTransport));
+        match transport(bytes) {
+            other @ (Transport::WebSocket | Transport::Tls | Transport::Proxy) if first => self.wrong_start(key, other),
+            _ => self.end_and_settle(key, Ending::said(reason, None)),
         }
-        self.end_and_settle(key, Ending::said(reason, None));
     }
 
     /// Judges one object of a session that is logged in.
@@ -302,7 +306,7 @@ impl<S> Core<S> {
         let unread = std::mem::take(&mut connection.unread);
         connection.waits = Waits::No;
         connection.waiting_ms = 0;
-        self.unread_bytes -= unread.len();
+        self.unread_shrinks(key, unread.len());
         let Cut::Frame { json, rest } = cut(&unread, FRAME_BYTES_MAX) else {
             unreachable!("a request that waits stands first in what is unread")
         };
@@ -356,12 +360,19 @@ impl<S> Core<S> {
                         Parsed::Over => Parsed::Over,
                     };
                 }
-                let connection = self.take_out(key).expect("a handshake's connection is here");
-                self.counters.moved.add(1);
-                self.port.post(home, Envelope::Move(Box::new(Move { socket: connection.socket, login, unread: rest.to_vec() })));
+                self.move_out(key, home, login, rest.to_vec());
                 Parsed::Over
             }
         }
+    }
+
+    /// The socket goes to its user's shard, with what the client has sent behind its `hello`.
+    pub(super) fn move_out(&mut self, key: Key, home: ShardId, login: Login, unread: Vec<u8>) {
+        let client = self.clients.get(&key).copied();
+        let connection = self.take_out(key).expect("a handshake's connection is here");
+        self.counters.moved.add(1);
+        let moved = Move { socket: connection.socket, login, client, deadline_ms: connection.deadline_ms, unread };
+        self.port.post(home, Envelope::Move(Box::new(moved)));
     }
 
     /// The session lives here from now on.
@@ -374,6 +385,7 @@ impl<S> Core<S> {
         let now_ms = self.now_ms();
         let end_ms = self.end_of(&login.grant);
         let check_ms = end_ms.min(now_ms + self.settings.limits.heartbeat_ms);
+        self.no_longer_a_stranger(key);
         let connection = self.connections.get_mut(key).expect("found by the caller");
         connection.phase = Phase::Open;
         connection.deadline_ms = end_ms;

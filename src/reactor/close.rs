@@ -16,6 +16,10 @@ impl<S> Core<S> {
     pub(super) fn take_out(&mut self, key: Key) -> Option<Connection<S>> {
         self.deadlines.cancel(key.slot);
         self.stalls.cancel(key.slot);
+        self.no_longer_a_stranger(key);
+        if !self.clients.is_empty() {
+            self.clients.remove(&key);
+        }
         self.connections.remove(key)
     }
 }

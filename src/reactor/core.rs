@@ -69,6 +69,8 @@ pub(super) struct Core<S> {
     pub(super) verdicts: Vec<Answer>,
     /// Whom a socket is connected to, where the kernel's side knows.
     pub(super) address_of: fn(&S) -> Option<IpAddr>,
+    /// Whom a proxy speaks for on a connection.
+    pub(super) clients: hashbrown::HashMap<Key, IpAddr, RandomState>,
     pub(super) directory: Arc<Directory>,
     pub(super) counters: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
@@ -91,12 +93,16 @@ pub(super) struct Core<S> {
     /// Connections with a request that is to be offered again.
     pub(super) blocked: VecDeque<Key>,
     pub(super) unread_bytes: usize,
+    /// Connections before their login, and what they have unread: see `strangers`.
+    pub(super) strangers: usize,
+    pub(super) stranger_bytes: usize,
     pub(super) spare: Vec<Vec<u8>>,
     pub(super) sheds: Sheds,
     pub(super) drain: Drain,
     /// When the rules last looked at their own deadlines.
     pub(super) ticked_ns: u64,
     pub(super) warned_transport: bool,
+    pub(super) warned_proxy: bool,
 }
 
 impl<S> Core<S> {
@@ -123,6 +129,7 @@ impl<S> Core<S> {
             asks: 0,
             verdicts: Vec::new(),
             address_of,
+            clients: hashbrown::HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             directory: parts.directory,
             counters: parts.counters,
             shared: parts.shared,
@@ -138,11 +145,14 @@ impl<S> Core<S> {
             closing: Vec::new(),
             blocked: VecDeque::new(),
             unread_bytes: 0,
+            strangers: 0,
+            stranger_bytes: 0,
             spare: Vec::new(),
             sheds: Sheds::Nothing,
             drain: Drain::No,
             ticked_ns: now.mono_ns,
             warned_transport: false,
+            warned_proxy: false,
         }
     }
 

@@ -76,7 +76,15 @@ counters! {
     verdicts_missed,
     /// verdicts for connections that were gone or no longer waited
     verdicts_stale,
+    /// PROXY headers of listed proxies that were taken
+    proxy_headers,
+    /// connections of listed proxies that began with something else
+    proxy_headers_bad,
+    /// PROXY headers from addresses that are not listed
+    proxy_headers_refused,
     moved,
+    /// sockets that reached their user's shard after their handshake's deadline
+    moved_late,
     frames_in,
     bytes_in,
     bytes_out,

@@ -157,6 +157,8 @@ impl<S> Core<S> {
         if connection.phase == Phase::Open {
             self.ended.push(key);
         }
+        self.no_longer_a_stranger(key);
+        let connection = self.connections.get_mut(key).expect("found above");
         connection.phase = Phase::Closing;
         connection.ended = ending.ended;
         connection.waits = Waits::No;

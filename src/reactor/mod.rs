@@ -18,6 +18,7 @@ mod inspect;
 mod overload;
 mod receive;
 mod send;
+mod strangers;
 mod turn;
 mod verdict;
 
