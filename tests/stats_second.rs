@@ -23,7 +23,7 @@ fn side(random: &mut Random, center: u64, coarse: bool) -> Vec<f64> {
 }
 
 fn case(random: &mut Random, number: usize) -> String {
-    let coarse = number % 3 == 0;
+    let coarse = number.is_multiple_of(3);
     let (a, b) = (side(random, 1_000, coarse), side(random, 1_000 + 60 * (number as u64 % 7), coarse));
     let family: Vec<f64> = (0..5).map(|_| f64::from(u32::try_from(random.below(300)).expect("small")) / 1_000.0).collect();
     let test = permutation::test(&a, &b, 1).expect("two sides");
@@ -43,7 +43,7 @@ fn scipy_comes_to_the_same_figures() {
     let python = Command::new("python3").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut python = match python {
         Ok(python) => python,
-        Err(why) => return println!("skipped: python3: {why}"),
+        Err(why) => return eprintln!("skipped: python3: {why}"),
     };
     let mut random = Random::new(SEED);
     let cases: Vec<String> = (0..CASES).map(|number| case(&mut random, number)).collect();
@@ -52,7 +52,7 @@ fn scipy_comes_to_the_same_figures() {
     let output = python.wait_with_output().expect("the script is waited for");
     let text = String::from_utf8_lossy(&output.stdout);
     if text.starts_with("skip") {
-        return println!("skipped: {text}");
+        return eprintln!("skipped: {text}");
     }
     assert!(output.status.success(), "seed {SEED}");
     let right = text.lines().filter(|line| line.starts_with("ok")).count();

@@ -6,9 +6,9 @@
 //! what drifts over time, which no cut of one set shows.
 
 use super::permutation::{combinations, next_choice};
+use super::quantile;
 use super::random::Random;
 use super::shift::{hodges_lehmann, share};
-use super::{as_f64, quantile};
 
 /// Cuts that are still all made: up to 14 runs. Beyond, this many are drawn.
 pub const SPLITS_MAX: u64 = 4_000;
@@ -78,6 +78,7 @@ fn drawn(values: &[f64], half: usize, seed: u64) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::as_f64;
     use super::*;
 
     /// As many values as asked, evenly from 100 to 100 + spread.

@@ -7,7 +7,6 @@
 //!
 //! The smallest p that `n` against `n` runs can give is 2 / C(2n, n): 0.029 for 4, 0.008 for 5, 0.00016 for 8.
 
-use super::as_f64;
 use super::random::Random;
 
 /// Ways that are still counted one by one: up to 10 against 10 runs. Beyond, this many are drawn.
@@ -134,6 +133,7 @@ pub(super) fn next_choice(places: &mut [usize], of: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::as_f64;
     use super::*;
 
     fn p(a: &[f64], b: &[f64]) -> f64 {

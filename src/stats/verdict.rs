@@ -174,10 +174,11 @@ fn conclude(finding: &mut Finding, good: Good) {
 mod tests {
     use super::*;
 
-    fn runs(count: usize, center: f64, wobble: f64) -> Vec<f64> {
-        // A fixed scatter without a pattern that both sides share.
+    /// A fixed scatter that differs from centre to centre.
+    fn runs(count: usize, center: u32, wobble: f64) -> Vec<f64> {
         let offsets = [0.3, -0.9, 0.1, 0.8, -0.2, -0.6, 0.5, -0.4, 0.9, -0.1];
-        (0..count).map(|i| center * (1.0 + wobble * offsets[(i * 7 + center as usize) % 10])).collect()
+        let first = usize::try_from(center).expect("small");
+        (0..count).map(|i| f64::from(center) * (1.0 + wobble * offsets[(i * 7 + first) % 10])).collect()
     }
 
     fn ask<'a>(a: &'a [f64], b: &'a [f64]) -> Question<'a> {
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_planted_shift_is_found_in_both_directions() {
-        let (slow, fast) = (runs(8, 1_000.0, 0.02), runs(8, 800.0, 0.02));
+        let (slow, fast) = (runs(8, 1_000, 0.02), runs(8, 800, 0.02));
         assert_eq!((one(&slow, &fast).verdict, one(&fast, &slow).verdict), (Verdict::Better, Verdict::Worse));
         let rate = Question { good: Good::Higher, ..ask(&slow, &fast) };
         assert_eq!(judge(&[rate], 1)[0].verdict, Verdict::Worse, "a lower rate is worse");
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn equal_sides_are_not_shown() {
-        let (a, b) = (runs(8, 1_000.0, 0.05), runs(8, 1_003.0, 0.05));
+        let (a, b) = (runs(8, 1_000, 0.05), runs(8, 1_003, 0.05));
         let finding = one(&a, &b);
         assert_eq!(finding.verdict, Verdict::NotShown);
         assert!(finding.why.contains("holds 0"), "{}", finding.why);
@@ -206,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_sure_but_small_shift_is_not_shown() {
-        let (a, b) = (runs(8, 1_000.0, 0.001), runs(8, 1_020.0, 0.001));
+        let (a, b) = (runs(8, 1_000, 0.001), runs(8, 1_020, 0.001));
         let finding = one(&a, &b);
         assert!(finding.p_holm < Some(0.001) && finding.low > Some(0.0));
         assert_eq!((finding.verdict, finding.why.as_str()), (Verdict::NotShown, "2.0 % is not above 3.0 %"));
@@ -214,9 +215,9 @@ mod tests {
 
     #[test]
     fn a_shift_below_the_noise_or_the_step_is_not_shown() {
-        let (a, b) = (runs(8, 1_000.0, 0.002), runs(8, 1_080.0, 0.002));
+        let (a, b) = (runs(8, 1_000, 0.002), runs(8, 1_080, 0.002));
         assert_eq!(one(&a, &b).verdict, Verdict::Worse);
-        let again = runs(8, 1_100.0, 0.002);
+        let again = runs(8, 1_100, 0.002);
         let drifting = judge(&[Question { again: &again, ..ask(&a, &b) }], 1).remove(0);
         assert_eq!(drifting.verdict, Verdict::NotShown);
         assert!(drifting.noise_share > Some(0.09), "{drifting:?}");
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn four_runs_can_show_one_figure_but_not_four() {
-        let (a, b) = (runs(4, 1_000.0, 0.01), runs(4, 2_000.0, 0.01));
+        let (a, b) = (runs(4, 1_000, 0.01), runs(4, 2_000, 0.01));
         assert_eq!(one(&a, &b).verdict, Verdict::Worse);
         let four = judge(&[ask(&a, &b), ask(&a, &b), ask(&a, &b), ask(&a, &b)], 1);
         assert!(four.iter().all(|finding| finding.verdict == Verdict::NotShown && finding.why.starts_with("p 0.114")), "{four:?}");
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn figures_that_lack_runs_or_samples_are_neither_judged_nor_counted() {
-        let (a, b) = (runs(8, 1_000.0, 0.02), runs(8, 800.0, 0.02));
+        let (a, b) = (runs(8, 1_000, 0.02), runs(8, 800, 0.02));
         let absent = Question { present: false, ..ask(&a, &b) };
         let found = judge(&[ask(&a, &b), absent, ask(&a[..3], &b)], 1);
         assert_eq!(found.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Better, Verdict::NoSamples, Verdict::Invalid]);
