@@ -85,6 +85,8 @@ counters! {
     moved,
     /// sockets that reached their user's shard after their handshake's deadline
     moved_late,
+    /// sockets taken in that other shards had accepted
+    moved_in,
     frames_in,
     bytes_in,
     bytes_out,
