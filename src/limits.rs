@@ -49,6 +49,14 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024;
 pub const LINGER_MS: u64 = 1_000;
 /// Time for the queue of a closing session to go out.
 pub const CLOSE_FLUSH_MS: u64 = 2_000;
+/// A connection whose operations were cut and have not ended is cut again after this.
+pub const CUT_AGAIN_MS: u64 = 1_000;
+/// How long a draining shard waits for answers to what it has read.
+pub const ANSWERING_MS: u64 = 2_000;
+/// The longest pause after a failed accept: a descriptor that came free elsewhere is noticed so late.
+pub const ACCEPT_BACKOFF_MS_MAX: u64 = 1_000;
+/// How long a new server waits for the old one to leave the port before it says so and goes on.
+pub const TAKEOVER_MS: u64 = 10_000;
 
 const _: () = assert!(BODY_BYTES_MAX + 1024 < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_BEFORE_WELCOME_MAX < FRAME_BYTES_MAX);

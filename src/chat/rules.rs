@@ -2,7 +2,7 @@
 
 use super::bucket::RateRules;
 use super::retention::RetentionRules;
-use crate::config::{Settings, SlowReader};
+use crate::config::{Deadline, Settings, SlowReader};
 use crate::ids::{Epoch, Key, ShardId};
 use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX, SHARDS_MAX};
 use crate::protocol::encode::AnnouncedLimits;
@@ -98,8 +98,8 @@ impl Rules {
             },
             rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
             slow_reader: settings.queues.slow_reader,
-            log_ms: limits.log_ms,
-            hold_ms: limits.log_ms,
+            log_ms: Deadline::Log.ms(settings),
+            hold_ms: Deadline::Held.ms(settings),
             requests_per_peer_max: REQUESTS_PER_PEER_MAX,
             deliveries_per_peer_max: DELIVERIES_PER_PEER_MAX,
             deferred_max: DEFERRED_MAX,

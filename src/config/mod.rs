@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::limits::SHARDS_MAX;
 
 mod cpus;
+mod deadlines;
 mod error;
 mod file;
 mod keys;
@@ -19,6 +20,7 @@ mod slot;
 mod validate;
 
 pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
+pub use deadlines::{Deadline, Row};
 pub use error::{ConfigError, Place};
 pub use file::{Flags, LoadError, load, parse};
 pub use network::Network;

@@ -8,14 +8,15 @@ use super::core::{Core, Drain};
 use super::counters::Ended;
 use super::effects::Ending;
 use super::overload::Sheds;
+use crate::config::Deadline;
 use crate::ids::Key;
+use crate::limits::ACCEPT_BACKOFF_MS_MAX;
 use crate::mesh::Move;
 use crate::protocol::error::Reason;
 use crate::ring::{Errno, Io, ListenerId};
 
-/// After a failed accept: the first pause and the longest, milliseconds. Never none: EMFILE would otherwise spin.
+/// After a failed accept: the first pause, milliseconds. Never none: EMFILE would otherwise spin.
 const BACKOFF_MS: u64 = 20;
-const BACKOFF_MS_MAX: u64 = 1_000;
 /// A client that is turned away may come back after this.
 const SHED_RETRY_MS: u64 = 1_000;
 
@@ -104,7 +105,7 @@ impl<I: Io> Reactor<I> {
                 if ended {
                     accept.state = AcceptState::Idle { at_ms: now_ms + accept.backoff_ms };
                 }
-                accept.backoff_ms = (accept.backoff_ms * 2).min(BACKOFF_MS_MAX);
+                accept.backoff_ms = (accept.backoff_ms * 2).min(ACCEPT_BACKOFF_MS_MAX);
             }
         }
     }
@@ -130,7 +131,7 @@ impl<S> Core<S> {
 
     fn place(&mut self, socket: S) -> Option<Key> {
         let now_ms = self.now_ms();
-        let deadline_ms = now_ms + self.settings.limits.handshake_ms;
+        let deadline_ms = self.due_ms(Deadline::Handshake);
         let Ok(key) = self.connections.insert(Connection::new(socket, now_ms, deadline_ms)) else {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             self.count_end(Ended::NoPlace);

@@ -7,6 +7,7 @@ use super::connection::{Phase, Waits};
 use super::core::Core;
 use super::effects::Ending;
 use crate::chat::{Flow, Grant, Login};
+use crate::config::Deadline;
 use crate::ids::{Key, SessionRef, ShardId};
 use crate::limits::{FRAME_BYTES_BEFORE_WELCOME_MAX, FRAME_BYTES_MAX, LINGER_BYTES_MAX};
 use crate::mesh::directory::Registered;
@@ -115,15 +116,14 @@ impl<S> Core<S> {
 
     /// A frame's first byte has come without its last: it must be whole in time.
     fn start_waiting(&mut self, key: Key, fresh: bool) {
-        let now_ms = self.now_ms();
-        let frame_ms = self.settings.limits.frame_ms;
+        let (now_ms, whole_ms) = (self.now_ms(), self.due_ms(Deadline::Frame));
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.waits != Waits::No {
             return;
         }
         if fresh || connection.waiting_ms == 0 {
             connection.waiting_ms = now_ms;
-            self.check_no_later(key, now_ms + frame_ms);
+            self.check_no_later(key, whole_ms);
         }
     }
 
@@ -214,7 +214,10 @@ impl<S> Core<S> {
                 }
                 return Flow::Next;
             }
-            Flow::Blocked(_) => self.wait_for(key, Waits::Mesh),
+            Flow::Blocked(_) => {
+                let joins = matches!(decoded, Some(Ok(Request::Join(_))));
+                self.wait_for_the_way(key, if joins { Deadline::Join } else { Deadline::Blocked });
+            }
             Flow::Later { at_ms } => {
                 self.wait_for(key, Waits::Rate);
                 self.stalls.schedule(key.slot, at_ms * 1_000_000);
@@ -241,10 +244,15 @@ impl<S> Core<S> {
         connection.waits = waits;
         connection.waiting_ms = now.mono_ms();
         self.want_rearm(key);
-        if waits == Waits::Mesh {
+    }
+
+    /// The way to another shard is full, or an answer before the request is still due.
+    fn wait_for_the_way(&mut self, key: Key, state: Deadline) {
+        self.wait_for(key, Waits::Mesh);
+        if self.connections.get(key).is_some_and(|c| c.waits == Waits::Mesh) {
             self.counters.blocked.add(1);
             self.blocked.push_back(key);
-            self.stalls.schedule_no_later(key.slot, now.mono_ns + self.settings.limits.log_ms * 1_000_000);
+            self.stalls.schedule_no_later(key.slot, self.due_ms(state) * 1_000_000);
         }
     }
 
@@ -384,7 +392,7 @@ impl<S> Core<S> {
         };
         let now_ms = self.now_ms();
         let end_ms = self.end_of(&login.grant);
-        let check_ms = end_ms.min(now_ms + self.settings.limits.heartbeat_ms);
+        let check_ms = end_ms.min(self.due_ms(Deadline::Ping));
         self.no_longer_a_stranger(key);
         let connection = self.connections.get_mut(key).expect("found by the caller");
         connection.phase = Phase::Open;

@@ -15,7 +15,7 @@ use super::{Control, Parts, Report};
 use crate::auth::Answer;
 use crate::chat::{self, Effects};
 use crate::cluster::log::Log;
-use crate::config::Settings;
+use crate::config::{Deadline, Settings};
 use crate::ids::{Key, Now, ShardId};
 use crate::limits::LINGER_BYTES_MAX;
 use crate::memory::frames::FrameStore;
@@ -158,6 +158,11 @@ impl<S> Core<S> {
 
     pub(super) fn now_ms(&self) -> u64 {
         self.now.mono_ms()
+    }
+
+    /// When a state that begins now has lasted too long, milliseconds of the monotonic clock.
+    pub(super) fn due_ms(&self, state: Deadline) -> u64 {
+        self.now_ms() + state.ms(&self.settings)
     }
 
     /// Looks at the connection again at `at_ms` at the latest.

@@ -1,4 +1,4 @@
-//! Every waiting state of a connection has a deadline; the wheel looks, this file judges.
+//! Every waiting state of a connection has a deadline, from the table of `config`; the wheel looks, this file judges.
 //!
 //! An entry is lazy: it stands at or before the earliest deadline, is compared when it expires and linked again, so that receiving a byte costs a
 //! store and no work on the wheel.
@@ -7,6 +7,7 @@ use super::Reactor;
 use super::connection::{Phase, Waits};
 use super::core::{Core, Drain};
 use super::effects::Ending;
+use crate::config::Deadline;
 use crate::ids::Key;
 use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
@@ -15,9 +16,6 @@ use crate::ring::Io;
 /// A send in flight is looked into this many times before its reader counts as one that stopped: what is found to have gone out went out at some time
 /// since the last look, so that the end comes late by one step at most.
 pub(super) const PROBES: u8 = 4;
-
-/// A connection whose operations were cut and have not ended is cut again after this.
-const CUT_AGAIN_MS: u64 = 1_000;
 
 /// What a look at a connection has found.
 enum Verdict {
@@ -73,20 +71,18 @@ impl<I: Io> Reactor<I> {
                 }
             }
             Verdict::Probe => {
-                let now_ms = self.core.now_ms();
                 self.core.connections.get_mut(key).expect("judged above").probed = true;
                 self.core.cut.push(key);
-                self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
+                self.core.check_no_later(key, self.core.due_ms(Deadline::Cut));
             }
             Verdict::Cut => {
-                let now_ms = self.core.now_ms();
                 self.join(key);
                 let again = self.core.connections.get(key).is_some_and(|c| c.sending);
                 if again && !self.core.cut.contains(&key) {
                     self.core.cut.push(key);
                 }
                 self.core.want_rearm(key);
-                self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
+                self.core.check_no_later(key, self.core.due_ms(Deadline::Cut));
             }
         }
     }
@@ -95,11 +91,10 @@ impl<I: Io> Reactor<I> {
 impl<S> Core<S> {
     fn judge(&mut self, key: Key) -> Verdict {
         let now_ms = self.now_ms();
-        let (limits, no_progress_ms) = (&self.settings.limits, self.settings.queues.no_progress_ms);
         let reading = self.drain == Drain::No;
-        let verify_ms = self.settings.auth.verify_ms;
+        let settings = &self.settings;
         let Some(connection) = self.connections.get_mut(key) else { return Verdict::Wait(u64::MAX) };
-        let checked_ms = if connection.waits == Waits::Verdict { connection.waiting_ms + verify_ms } else { u64::MAX };
+        let checked_ms = if connection.waits == Waits::Verdict { connection.waiting_ms + Deadline::Verdict.ms(settings) } else { u64::MAX };
         match connection.phase {
             // Its `hello` was in time: it is the server that is late.
             Phase::Handshake if connection.waits == Waits::Verdict => {
@@ -117,10 +112,10 @@ impl<S> Core<S> {
             // The clock stands still while the server itself is not reading.
             connection.read_ms = now_ms;
         }
-        let frame_ms = if connection.waiting_ms == 0 || paused { u64::MAX } else { connection.waiting_ms + limits.frame_ms };
-        let probe_ms = if connection.sending { connection.probe_ms(no_progress_ms) } else { u64::MAX };
-        let ping_ms = if connection.pinged { u64::MAX } else { connection.read_ms + limits.heartbeat_ms };
-        let idle_ms = connection.read_ms + 2 * limits.heartbeat_ms;
+        let frame_ms = if connection.waiting_ms == 0 || paused { u64::MAX } else { connection.waiting_ms + Deadline::Frame.ms(settings) };
+        let probe_ms = if connection.sending { connection.probe_ms(Deadline::Progress.ms(settings)) } else { u64::MAX };
+        let ping_ms = if connection.pinged { u64::MAX } else { connection.read_ms + Deadline::Ping.ms(settings) };
+        let idle_ms = connection.read_ms + Deadline::Idle.ms(settings);
         if now_ms >= frame_ms {
             Verdict::End(Reason::FrameTimeout)
         } else if now_ms >= probe_ms {

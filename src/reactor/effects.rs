@@ -6,6 +6,7 @@ use super::connection::{NO_PUBLIC_ID, Phase, Waits};
 use super::core::Core;
 use super::counters::Ended;
 use crate::chat::{Class, Effect};
+use crate::config::Deadline;
 use crate::ids::{Key, SessionId};
 use crate::memory::frames::FrameId;
 use crate::mesh::Envelope;
@@ -149,7 +150,7 @@ impl<S> Core<S> {
 
     /// Ends a connection: the rules forget the session at once, what is queued and the `bye` go out, then the socket is closed.
     pub(super) fn end(&mut self, key: Key, ending: Ending) {
-        let now_ms = self.now_ms();
+        let flushed_ms = self.due_ms(Deadline::Flush);
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !matches!(connection.phase, Phase::Handshake | Phase::Open) {
             return;
@@ -162,7 +163,7 @@ impl<S> Core<S> {
         connection.phase = Phase::Closing;
         connection.ended = ending.ended;
         connection.waits = Waits::No;
-        connection.deadline_ms = now_ms + crate::limits::CLOSE_FLUSH_MS;
+        connection.deadline_ms = flushed_ms;
         self.counters.end(ending.ended);
         if connection.public_id != NO_PUBLIC_ID {
             self.directory.remove(connection.public_id);
@@ -175,7 +176,7 @@ impl<S> Core<S> {
             }
             self.queue_bye(key, reason, ending);
         }
-        self.check_no_later(key, now_ms + crate::limits::CLOSE_FLUSH_MS);
+        self.check_no_later(key, flushed_ms);
         self.want_rearm(key);
         self.closing.push(key);
     }

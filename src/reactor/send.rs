@@ -11,6 +11,7 @@ use super::core::Core;
 use super::deadline::PROBES;
 use super::effects::Ending;
 use crate::chat::Class;
+use crate::config::Deadline;
 use crate::ids::Key;
 use crate::memory::frames::{FrameId, Loan};
 use crate::memory::gathers::Gathers;
@@ -75,7 +76,7 @@ impl<I: Io> Reactor<I> {
             connection.progress_ms = now_ms;
             connection.probes = 0;
         }
-        let no_progress_ms = self.core.settings.queues.no_progress_ms;
+        let no_progress_ms = Deadline::Progress.ms(&self.core.settings);
         let loan = match self.io.send(key, &connection.socket, loan) {
             Ok(()) => {
                 self.core.counters.sends.add(1);

@@ -9,6 +9,7 @@ use super::counters::Ended;
 use super::effects::Ending;
 use super::overload::{AgeOfWork, Sheds};
 use super::{Control, Next, Parts, Reactor, Report};
+use crate::config::Deadline;
 use crate::ids::ShardId;
 use crate::memory::gathers::Gathers;
 use crate::mesh::Envelope;
@@ -29,8 +30,6 @@ const STALL_TICK_NS: u64 = 1_000_000;
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// A full queue to another shard is tried again after this.
 const OUTBOX_RETRY_NS: u64 = 500_000;
-/// How long a draining shard waits for answers to what it has read.
-const ANSWERING_MS: u64 = 2_000;
 /// Gather buffers that an idle shard keeps.
 const GATHERS_KEPT: usize = 16;
 /// `retry_after_ms` of a drain is spread over this.
@@ -241,7 +240,7 @@ impl<I: Io> Reactor<I> {
         while let Ok(control) = self.core.control.try_recv() {
             match control {
                 Control::Drain if self.core.drain == Drain::No => {
-                    self.core.drain = Drain::Answering { until_ms: self.core.now_ms() + ANSWERING_MS };
+                    self.core.drain = Drain::Answering { until_ms: self.core.due_ms(Deadline::Answering) };
                     self.core.chat.handle_drain();
                     self.core.rearm_all();
                 }

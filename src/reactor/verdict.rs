@@ -11,6 +11,7 @@ use super::core::Core;
 use super::effects::Ending;
 use crate::auth::{Answer, Denied, Failures, Pass, Ticket, Verifier};
 use crate::chat::{Attachments, Login};
+use crate::config::Deadline;
 use crate::ids::Key;
 use crate::protocol::error::{Reason, Refusal};
 use crate::protocol::message::Hello;
@@ -72,7 +73,7 @@ impl<S> Core<S> {
         }
         self.asked.insert(key, Asked { ask, attachments });
         self.wait_for(key, Waits::Verdict);
-        self.check_no_later(key, now.mono_ms() + self.settings.auth.verify_ms);
+        self.check_no_later(key, self.due_ms(Deadline::Verdict));
         true
     }
 

@@ -12,7 +12,7 @@ use super::{Plan, StartError, exit};
 use crate::auth::{FailureRules, Failures, KeyError, KeySet, Pool};
 use crate::chat::{Identity, Rules};
 use crate::cluster::log::MemoryLog;
-use crate::config::{AuthMode, Settings};
+use crate::config::{AuthMode, Deadline, Settings};
 use crate::ids::{Epoch, ShardId};
 use crate::mesh::directory::Directory;
 use crate::mesh::{Envelope, mesh};
@@ -77,7 +77,7 @@ impl Server {
             threads: Vec::new(),
             counters: Vec::new(),
             pool: None,
-            drain: Duration::from_millis(settings.limits.drain_ms),
+            drain: Duration::from_millis(Deadline::Drain.ms(&settings)),
         };
         let listeners = std::mem::take(&mut plan.listeners);
         for (index, (port, listeners)) in mesh(shards, depth).into_iter().zip(listeners).enumerate() {

@@ -115,6 +115,11 @@ impl Io for FakeIo {
         Now { mono_ns: kernel.now_ns, unix_ms: kernel.unix_ms }
     }
 
+    /// Told apart by connection; nobody is listed as a proxy unless a test says so.
+    fn address_of(socket: &FakeSocket) -> Option<std::net::IpAddr> {
+        Some(std::net::Ipv4Addr::from_bits(0x0a00_0000 | socket.connection.0).into())
+    }
+
     fn accept(&mut self, listener: ListenerId) -> Result<(), Full> {
         let mut kernel = self.kernel.borrow_mut();
         self.has_room(&mut kernel, None)?;
