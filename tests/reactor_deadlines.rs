@@ -20,7 +20,7 @@ use ringroom::mesh::mesh;
 use ringroom::reactor::counters::{Counters, Shared};
 use ringroom::reactor::{Control, Next, Parts, Reactor, Report, TokenLogin};
 use ringroom::ring::ListenerId;
-use ringroom::ring::fake::{ConnectionId, Fault, FakeIo, FakeKernel, KernelSettings, Rates};
+use ringroom::ring::fake::{ConnectionId, FakeIo, FakeKernel, Fault, KernelSettings, Rates};
 use serde_json::{Value, json};
 
 const MS: u64 = 1_000_000;

@@ -18,7 +18,7 @@ const APPENDS_MAX: u32 = 65_536;
 /// Homes of a shard: what a key can name.
 const HOMES_MAX: u32 = 1 << Key::SLOT_BITS;
 
-const _: () = assert!((HOMES_MAX - APPENDS_MAX - DEFERRED_MAX) / SHARDS_MAX as u32 > 0);
+const _: () = assert!((HOMES_MAX - APPENDS_MAX - DEFERRED_MAX) as usize / SHARDS_MAX > 0);
 
 /// Which shard, of which process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -156,7 +156,10 @@ fn holder(held: &[Held]) -> Result<Process, StartError> {
     let process = Process::open(number).map_err(gone)?;
     let name = process::name_of(number).map_err(gone)?;
     if !name.starts_with(NAME) {
-        return refuse(exit::ADDRESS, format!("process {number} listens there and is called {name:?}, not {NAME}; stop it or choose another port"));
+        return refuse(
+            exit::ADDRESS,
+            format!("process {number} listens there and is called {name:?}, not {NAME}; stop it or choose another port"),
+        );
     }
     // Still the same one, now that it can't be mistaken any longer.
     if process::holders(&inodes).map_err(|why| unseen(&why))? != [number] {
