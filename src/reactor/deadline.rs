@@ -79,7 +79,9 @@ impl<I: Io> Reactor<I> {
     fn look_at_send(&mut self, key: Key) {
         let now_ms = self.core.now_ms();
         let step_ms = self.core.settings.queues.no_progress_ms / LOOKS;
-        let Some(connection) = self.core.connections.get_mut(key).filter(|c| c.sending && now_ms >= c.progress_ms + step_ms) else { return };
+        let Some(connection) = self.core.connections.get_mut(key).filter(|c| c.sending && now_ms >= c.progress_ms + step_ms) else {
+            return;
+        };
         let acked = self.io.acked(&connection.socket);
         if acked != connection.acked {
             connection.acked = acked;

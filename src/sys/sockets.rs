@@ -56,7 +56,8 @@ pub fn bytes_acked(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).expect("a few hundred bytes");
     // SAFETY: `info` is a live local of `length` bytes, into which the kernel writes that many at most.
-    let answer = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
+    let answer =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }
