@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use nix::sys::signal::{Signal as Kill, kill};
 use nix::unistd::Pid;
 
 use crate::sys::{clock, signals};
 
 use super::apply::Work;
-use super::journal::{Change, Keeper, State, Story};
+use super::journal::{self, Change, Keeper, State, Story};
 use super::machine::{Machine, Place};
 
 /// What the keeper says when it holds everything.
@@ -129,15 +130,30 @@ pub fn run(args: &Args) -> Result<(), String> {
     // Whoever started it reads this one line and goes.
     let _ = writeln!(io::stdout(), "{READY}");
     let _ = io::stdout().flush();
-    let ended = match args.until {
-        None => signals.recv().is_ok(),
-        Some(until) => signals.recv_timeout(Duration::from_millis(until.saturating_sub(clock::unix_ms()))).is_ok(),
-    };
+    let over = wait(args, &signals);
     drop(held);
-    if !ended {
-        put_back(args)?;
+    if over { put_back(args) } else { Ok(()) }
+}
+
+/// Waits for the end: true when its time is over, false when it was told to go or nothing is in force any more.
+///
+/// An apply that was killed before it wrote its keeper down leaves one that nobody knows: it looks now and then whether the journal names it.
+fn wait(args: &Args, signals: &crossbeam_channel::Receiver<signals::Signal>) -> bool {
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    loop {
+        let left = args.until.map_or(PATIENCE, |until| Duration::from_millis(until.saturating_sub(clock::unix_ms())));
+        match signals.recv_timeout(left.min(PATIENCE)) {
+            Ok(signals::Signal::Reload) => {}
+            Ok(signals::Signal::Drain | signals::Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) if args.until.is_some_and(|until| clock::unix_ms() >= until) => return true,
+            Err(RecvTimeoutError::Timeout) => {
+                let story = journal::story(&args.state).ok().flatten();
+                if story.and_then(|story| story.keeper).is_none_or(|keeper| keeper.pid != me) {
+                    return false;
+                }
+            }
+        }
     }
-    Ok(())
 }
 
 fn hold(root: &Path, text: &str) -> Result<File, String> {
