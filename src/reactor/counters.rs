@@ -77,6 +77,8 @@ counters! {
     /// verdicts for connections that were gone or no longer waited
     verdicts_stale,
     moved,
+    /// sockets taken in that other shards had accepted
+    moved_in,
     frames_in,
     bytes_in,
     bytes_out,
