@@ -22,7 +22,7 @@ mod validate;
 pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
 pub use deadlines::{Deadline, Row};
 pub use error::{ConfigError, Place};
-pub use file::{Flags, LoadError, load, parse};
+pub use file::{Flags, LoadError, load, nearest, parse};
 pub use network::Network;
 pub use print::print;
 pub use slot::parse_address;
