@@ -36,6 +36,7 @@ use crate::sys::signals::{self, Signal};
 
 use body::Sizes;
 use dialect::Target;
+use names::Tokens;
 use plan::{Arrivals, Mode, Plan, PlanError, Wish};
 use report::live::Style;
 
@@ -90,6 +91,9 @@ pub struct Args {
     /// Write to one other user each instead of to rooms
     #[arg(long, conflicts_with_all = ["rooms", "room_size", "idle"])]
     pub direct: bool,
+    /// Log in with the tokens in this file, one a line and one for each connection in turn, instead of with names (ringroom, auth.mode "jwt")
+    #[arg(long, value_name = "FILE", conflicts_with = "direct")]
+    pub tokens: Option<PathBuf>,
     /// Only log in, join and hold the connections for the duration
     #[arg(long)]
     pub idle: bool,
@@ -191,6 +195,7 @@ impl From<io::Error> for Failure {
 struct Job {
     plan: Plan,
     cpus: Vec<Cpu>,
+    tokens: Tokens,
     args: Args,
 }
 
@@ -220,7 +225,20 @@ fn prepare(args: &Args) -> Result<Job, Failure> {
         None => Vec::new(),
         Some(list) => affinity::parse_list(list).map_err(|error| Failure::new(Exit::Usage, format!("--cpus {list}: {error:?}")))?,
     };
-    Ok(Job { plan, cpus, args: args.clone() })
+    Ok(Job { plan, cpus, tokens: read_tokens(args)?, args: args.clone() })
+}
+
+/// A token stands in a JSON text without escapes: its letters need none.
+fn read_tokens(args: &Args) -> Result<Tokens, Failure> {
+    let Some(file) = &args.tokens else { return Ok(Tokens::default()) };
+    let wrong = |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--tokens {}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    let tokens = Tokens::of_lines(&text);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'\n' | b'\r');
+    if tokens.is_empty() || !text.bytes().all(plain) {
+        return Err(wrong(&"must hold tokens, one a line"));
+    }
+    Ok(tokens)
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, Failure> {
