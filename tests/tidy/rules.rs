@@ -60,7 +60,7 @@ pub(crate) enum Tests {
 const ALL: &[&str] = &["src/", "tests/", "benches/"];
 const SRC: &[&str] = &["src/"];
 /// Programs talk to people.
-const PROGRAMS: &[&str] = &["src/main.rs", "src/serve/", "src/load/", "src/client/", "src/tune/", "src/token.rs"];
+const PROGRAMS: &[&str] = &["src/main.rs", "src/serve/", "src/load/", "src/client/", "src/tune/", "src/token.rs", "src/compare.rs"];
 /// Code that runs the same under a seed: no clock, no chance, no order that differs from run to run.
 const SEEDED: &[&str] = &["src/protocol/", "src/memory/", "src/chat/", "src/mesh/", "src/reactor/"];
 /// Maps of names that clients choose.
