@@ -28,3 +28,4 @@ pub mod compare;
 pub mod load;
 pub mod serve;
 pub mod token;
+pub mod tune;

@@ -27,8 +27,12 @@ pub(crate) const FLOORS: [&[&str]; 12] = [
 ];
 
 /// Modules that may name less than their floor allows: the generator must not share the server's mistakes, a client is built from words alone.
-pub(crate) const NARROW: [(&str, &[&str]); 2] =
-    [("load", &["limits", "ids", "stats", "chart", "sys", "memory", "ring", "results"]), ("client", &["limits", "ids"])];
+pub(crate) const NARROW: [(&str, &[&str]); 4] = [
+    ("results", &["stats", "chart"]),
+    ("compare", &["stats", "chart", "results"]),
+    ("load", &["limits", "ids", "stats", "chart", "sys", "memory", "ring", "results"]),
+    ("client", &["limits", "ids"]),
+];
 
 /// What stands at the root of the repository; names with a dot in front are tools' files.
 pub(crate) const TOP_LEVEL: [&str; 9] =
