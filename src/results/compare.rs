@@ -276,12 +276,15 @@ fn figures(side: &Side, of: &dyn Fn(&Run) -> Option<f64>) -> Figures {
     Figures { present: all.iter().all(Option::is_some), values: all.into_iter().flatten().collect() }
 }
 
+/// A run's figure, if it has it.
+type OfRun<'a> = Box<dyn Fn(&Run) -> Option<f64> + 'a>;
+
 /// A row before it is judged.
 struct Asked<'a> {
     figure: &'static str,
     unit: &'static str,
     good: Good,
-    of: Box<dyn Fn(&Run) -> Option<f64> + 'a>,
+    of: OfRun<'a>,
     /// The histogram whose step bounds what can be told apart.
     histogram: Option<&'a str>,
 }

@@ -127,10 +127,13 @@ fn tiles_of(run: &Run) -> Vec<(String, String)> {
     tiles
 }
 
+/// A name and its histogram.
+type Named<'a> = (&'a str, &'a Histogram<u64>);
+
 /// The histograms of the run by group, in the order they are named there.
-fn grouped(run: &Run) -> Vec<(&'static str, Vec<(&str, &Histogram<u64>)>)> {
+fn grouped(run: &Run) -> Vec<(&'static str, Vec<Named<'_>>)> {
     let known = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
-    let of = |names: &'static [&'static str]| -> Vec<(&str, &Histogram<u64>)> {
+    let of = |names: &'static [&'static str]| -> Vec<Named<'_>> {
         if names.is_empty() {
             let others = run.histograms.iter().filter(|(name, _)| !known(name) && !["warmup", "delivery", ""].contains(&name.as_str()));
             return others.map(|(name, histogram)| (name.as_str(), histogram)).collect();
@@ -166,7 +169,7 @@ fn latency_table(run: &Run) -> Markup {
         ("p99.99", number),
         ("max", number),
     ];
-    let row = |(name, histogram): (&str, &Histogram<u64>)| {
+    let row = |(name, histogram): Named<'_>| {
         let quantiles = QUANTILES.iter().map(|(_, quantile)| *quantile).chain([0.9999]);
         let values = quantiles.map(|quantile| Cell::new(value_at(histogram, quantile).map_or_else(|| "n/a".into(), time)));
         let mut cells = vec![Cell::new(name), Cell::new(count(as_f64(histogram.len())))];

@@ -38,11 +38,10 @@ pub fn write(out: &mut dyn Write, comparison: &Comparison) -> io::Result<()> {
     let method = &comparison.method;
     writeln!(
         out,
-        "\nA run is the unit. Shift: {}; interval: {}, {} draws; p: {}, {}; noise: A/A by {}; seed {}.",
+        "\nA run is the unit. Shift: {}; interval: {}, {} draws; p: permutation test on ranks, {}; noise: A/A by {}; seed {}.",
         method.shift,
         method.interval,
         method.resamples,
-        "permutation test on ranks",
         method.correction,
         printable(&method.noise),
         method.seed
