@@ -3,6 +3,8 @@
 //! A publish has two steps: the home asks the log for a position, and only the log's answer makes the message exist: `sent` to the sender's shard,
 //! behind it on the same queue the message to every shard with members.
 
+use bytes::Bytes;
+
 use super::dedup::KeyHash;
 use super::effect::{Appended, Effect, Effects, Entry, Envelope, Origin, Page, Parcel, Replay, Token, Watch};
 use super::room::{Deferred, Home};
@@ -106,7 +108,8 @@ impl Shard {
         };
         let payload = pack(&mut self.arena, &object);
         let SessionRef { shard, session } = origin.from;
-        self.post(shard, Envelope::Joined { session, place, watch, payload }, out);
+        let sessions = state.sessions();
+        self.post(shard, Envelope::Joined { session, place, watch, sessions, payload }, out);
         for payload in replayed.pieces {
             self.post(shard, Envelope::More { session, payload }, out);
         }
@@ -195,7 +198,7 @@ impl Shard {
         }
         let (from, body) = (message.parcel.user(), message.parcel.body());
         let payload = self.encode(&Outgoing::Message { room, at: None, from, ts: now.unix_ms, body });
-        self.spread(home, message, payload, out);
+        self.spread(home, message, (payload, None), out);
     }
 
     /// The log's answer: the message exists, unless its key was used before it in the log's order.
@@ -231,6 +234,8 @@ impl Shard {
         let payload = self.encode(&Outgoing::Message { room, at, from, ts: position.ms, body });
         let state = self.homes.get_mut(home).expect("found by the caller");
         assert!(position > state.at, "the log's order of a room never goes back");
+        // A room that was forgotten may have had messages up to there.
+        let previous = if state.complete_after < position { state.at.max(state.complete_after) } else { state.at };
         state.at = position;
         self.inbox_rises(room, position);
         self.retain(home, position, &payload);
@@ -238,7 +243,7 @@ impl Shard {
             self.remember_key(home, key, position);
         }
         let message = Message { parcel: pending.parcel.clone(), origin: pending.origin, echo: pending.echo, key: None };
-        self.spread(Some(home), &message, payload, out);
+        self.spread(Some(home), &message, (payload, Some(previous)), out);
     }
 
     fn inbox_rises(&mut self, room: &str, position: Position) {
@@ -248,21 +253,23 @@ impl Shard {
         }
     }
 
-    /// To every shard with members of the room, or to the inbox's owner.
-    fn spread(&mut self, home: Option<Key>, message: &Message, payload: bytes::Bytes, out: &mut Effects) {
+    /// To every shard with members of the room, or to the inbox's owner. Without a position before it a message is ephemeral.
+    fn spread(&mut self, home: Option<Key>, message: &Message, what: (Bytes, Option<Position>), out: &mut Effects) {
+        let (payload, previous) = what;
         if let Some(owner) = message.parcel.room().strip_prefix('@') {
             if let Some(user) = self.users.find(self.hash(owner), owner) {
-                self.post(self.rules.shard, Envelope::Inbox { user, payload }, out);
+                self.post(self.rules.shard, Envelope::Inbox { user, payload, ephemeral: previous.is_none() }, out);
             }
             return;
         }
         let Some(home) = home else { return };
-        let shards = self.homes.get(home).expect("found above").shards.len();
+        let state = self.homes.get(home).expect("found above");
+        let (shards, sessions) = (state.shards.len(), state.sessions());
         for index in 0..shards {
             let to = self.homes.get(home).expect("found above").shards[index];
             let from = message.origin.from;
             let except = (!message.echo && to.shard == from.shard).then_some(from.session);
-            self.post(to.shard, Envelope::Deliver { place: to.place, payload: payload.clone(), except }, out);
+            self.post(to.shard, Envelope::Deliver { place: to.place, payload: payload.clone(), except, previous, sessions }, out);
         }
     }
 

@@ -10,6 +10,7 @@ use super::effect::Envelope;
 use super::history::History;
 use super::named::Named;
 use super::stall::Stalls;
+use crate::config::SlowReader;
 use crate::ids::{Key, Position, SessionId, SessionRef, ShardId};
 
 /// The member side of a room on one shard. It lives while it has a member or an unanswered join or leave.
@@ -25,6 +26,10 @@ pub(super) struct Place {
     pub(super) entries: u32,
     /// Joins on their way that name this place. It outlives their sessions, so that the home never learns of an older place after a newer one.
     pub(super) joins: u32,
+    /// Sessions of the room on all shards, as its home last said.
+    pub(super) sessions: u32,
+    /// What becomes of its members that fall behind.
+    pub(super) slow_reader: SlowReader,
 }
 
 /// A session in a place. `entry` is where the session's own list names the place, so that leaving is O(1).
@@ -128,6 +133,11 @@ impl Home {
     /// Distinct users.
     pub(super) fn members(&self) -> u32 {
         u32::try_from(self.users.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Sessions on all shards.
+    pub(super) fn sessions(&self) -> u32 {
+        self.shards.iter().map(|s| s.sessions).sum()
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::bucket::RateRules;
 use super::retention::RetentionRules;
-use crate::config::{Settings, SlowReader};
+use crate::config::{RoomRule, Settings, SlowReader};
 use crate::ids::{Epoch, Key, ShardId};
 use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX};
 use crate::protocol::encode::AnnouncedLimits;
@@ -43,7 +43,9 @@ pub struct Rules {
     pub places_max: u32,
     pub retention: RetentionRules,
     pub rate: RateRules,
+    /// What becomes of readers that fall behind, and where it is something else: the first that matches counts.
     pub slow_reader: SlowReader,
+    pub rooms: Vec<RoomRule>,
     /// An append that is not answered for this long is refused with 503.
     pub log_ms: u64,
     /// A `send` that finds no room in a queue for this long is refused with 503.
@@ -61,6 +63,14 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// What becomes of a room's members that fall behind. An inbox loses nothing: where others drop their oldest, its owner is on its own.
+    pub(super) fn slow_reader_of(&self, room: &str) -> SlowReader {
+        if room.starts_with('@') {
+            return if self.slow_reader == SlowReader::DropOldest { SlowReader::Close } else { self.slow_reader };
+        }
+        self.rooms.iter().find(|rule| rule.pattern.matches(room)).map_or(self.slow_reader, |rule| rule.slow_reader)
+    }
+
     /// The rules of a shard under validated settings.
     pub fn new(identity: Identity, settings: &Settings) -> Self {
         let limits = &settings.limits;
@@ -90,6 +100,7 @@ impl Rules {
             },
             rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
             slow_reader: settings.queues.slow_reader,
+            rooms: settings.rooms.clone(),
             log_ms: limits.log_ms,
             hold_ms: limits.log_ms,
             requests_per_peer_max: REQUESTS_PER_PEER_MAX,

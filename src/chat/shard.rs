@@ -6,7 +6,8 @@ use ahash::RandomState;
 use bytes::{Bytes, BytesMut};
 
 use super::dedup::KeyHash;
-use super::effect::{Effect, Effects, Envelope, Origin, Parcel};
+use super::effect::{Effect, Effects, Envelope, Origin, Parcel, Worth};
+use super::member::{Delivery, Joined};
 use super::named::NamedSlab;
 use super::retention::Retention;
 use super::room::{Home, Place};
@@ -255,6 +256,12 @@ impl Shard {
         }
     }
 
+    /// What a session is told in the place of messages that were dropped for it, the first of which stood behind `since`.
+    pub fn gap(&mut self, room: &str, since: Position) -> Bytes {
+        let since = self.wire(since);
+        self.encode(&Outgoing::Gap { room, since })
+    }
+
     /// An object that could not be decoded, from a session that is logged in.
     pub fn handle_bad_object(&mut self, now: Now, session: SessionId, refusal: &Refusal, out: &mut Effects) {
         let counts = matches!(refusal.reason, Reason::Malformed | Reason::BadField);
@@ -295,14 +302,15 @@ impl Shard {
         self.post(home, request, out);
     }
 
-    /// One of the session's requests is answered; `payload` is the answer.
-    pub(super) fn take_answer(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
+    /// One of the session's requests is answered.
+    pub(super) fn take_answer(&mut self, session: SessionId, answer: (Bytes, Worth), out: &mut Effects) {
         let Some(state) = self.session_mut(session) else {
             self.counts.stale += 1;
             return;
         };
         state.unanswered = state.unanswered.checked_sub(1).expect("every answer belongs to one request");
-        out.queue(session, payload);
+        let (payload, worth) = answer;
+        out.push(Effect::Queue { session, payload, worth });
     }
 
     /// A request that could not be taken, or not for too long.
@@ -386,11 +394,17 @@ impl Shard {
             | Envelope::Who { .. } => self.handle_home_request(now, envelope, out),
             Envelope::More { session, payload } => self.more(session, payload, out),
             Envelope::Stall { parcel, reader, ms } => self.home_stall(now, parcel.room(), (reader, ms), out),
-            Envelope::Joined { session, place, watch, payload } => self.joined(session, place, watch, payload, out),
+            Envelope::Joined { session, place, watch, sessions, payload } => {
+                self.joined(Joined { session, place, watch, sessions, payload }, out);
+            }
             Envelope::Left { session, place, payload } => self.left(session, place, payload, out),
-            Envelope::Answer { session, payload } => self.take_answer(session, payload, out),
-            Envelope::Deliver { place, payload, except } => self.deliver(place, payload, except, out),
-            Envelope::Inbox { user, payload } => self.deliver_inbox(user, payload, out),
+            Envelope::Answer { session, payload } => self.take_answer(session, (payload, Worth::Kept), out),
+            Envelope::Deliver { place, payload, except, previous, sessions } => {
+                self.deliver(Delivery { place, payload, except, previous, sessions }, out);
+            }
+            Envelope::Inbox { user, payload, ephemeral } => {
+                self.deliver_inbox(user, payload, if ephemeral { Worth::Ephemeral } else { Worth::Kept }, out);
+            }
             Envelope::Member { place, payload } => self.member_event(place, payload, out),
             Envelope::MemberOff { place, payload } => self.member_off(place, payload, out),
             Envelope::Hold { session } => self.if_living(session, Effect::Hold { session }, out),
