@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use super::dedup::KeyHash;
 use super::effect::{Appended, Effect, Effects, Entry, Envelope, Origin, Page, Parcel, Replay, Token, Watch};
+use super::presence::Parting;
 use super::room::{Deferred, Home};
 use super::shard::{Pending, Shard, pack};
 use crate::ids::{Key, Now, Position, SessionRef, ShardId, WirePosition};
 use crate::limits::PRESENCE_ROOM_MAX;
-use crate::protocol::encode::{MemberEvent, Outgoing};
+use crate::protocol::encode::Outgoing;
 use crate::protocol::error::Reason;
 
 impl Shard {
@@ -54,9 +55,9 @@ impl Shard {
                 let home = self.home_join(&parcel, origin.from.shard, place, again, out);
                 self.answer_join(home, origin, place, watch, replay, out);
             }
-            Envelope::Leave { parcel, origin, place, counted } => self.home_leave(&parcel, origin, place, counted, out),
+            Envelope::Leave { parcel, origin, place, counted } => self.home_leave(now, (&parcel, origin), (place, counted), out),
             // A session ended without a word.
-            Envelope::Gone { parcel, from } => self.session_went(&parcel, from.shard, out),
+            Envelope::Gone { parcel, from } => self.session_went(now, &parcel, (from.shard, Parting::Silent), out),
             Envelope::Publish { parcel, origin, ephemeral: true, echo, .. } => {
                 self.publish_ephemeral(now, &Message { parcel, origin, echo, key: None }, out);
             }
@@ -115,23 +116,23 @@ impl Shard {
         }
     }
 
-    fn home_leave(&mut self, parcel: &Parcel, origin: Origin, place: Key, counted: bool, out: &mut Effects) {
+    fn home_leave(&mut self, now: Now, asked: (&Parcel, Origin), what: (Key, bool), out: &mut Effects) {
+        let ((parcel, origin), (place, counted)) = (asked, what);
         let room = parcel.room();
         let payload = self.encode(&Outgoing::Left { id: origin.id, room });
         let session = origin.from.session;
         self.post(origin.from.shard, Envelope::Left { session, place, payload }, out);
         if counted {
-            self.session_went(parcel, origin.from.shard, out);
+            self.session_went(now, parcel, (origin.from.shard, Parting::Said), out);
         }
     }
 
-    fn session_went(&mut self, parcel: &Parcel, shard: ShardId, out: &mut Effects) {
+    fn session_went(&mut self, now: Now, parcel: &Parcel, how: (ShardId, Parting), out: &mut Effects) {
+        let (shard, parting) = how;
         let found = self.homes.find(self.hash(parcel.room()), parcel.room());
         let home = found.expect("a room lives while it has a session");
         self.homes.get_mut(home).expect("found above").remove_session(shard);
-        if self.user_went(home, parcel.user()) {
-            self.tell(home, parcel.user(), MemberEvent::Leave, out);
-        }
+        self.user_went(now, home, (parcel.user(), parting), out);
         self.release_home(home);
     }
 

@@ -15,6 +15,8 @@ const DELIVERIES_PER_PEER_MAX: u32 = 16_384;
 const DEFERRED_MAX: u32 = 16_384;
 /// Appends of a shard that may wait for the log.
 const APPENDS_MAX: u32 = 65_536;
+/// Users that rooms of a shard wait for; above it who goes is told at once. About 32 bytes each.
+const ABSENCES_MAX: usize = 16_384;
 
 /// Which shard, of which process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,9 @@ pub struct Rules {
     pub appends_max: u32,
     /// Members on one shard from which a room's messages are bulk.
     pub bulk_room_members: usize,
+    /// How long a room still counts a user whose last session has ended, and how many such users of a shard's rooms may be waited for.
+    pub absence_ms: u64,
+    pub absences_max: usize,
 }
 
 impl Rules {
@@ -98,7 +103,7 @@ impl Rules {
                 age_ms: settings.history.age_ms,
                 shard_bytes_max: settings.history.shard_bytes,
             },
-            rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
+            rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, recipients_per_token: limits.recipients_per_token, mode: limits.rate_mode },
             slow_reader: settings.queues.slow_reader,
             rooms: settings.rooms.clone(),
             log_ms: limits.log_ms,
@@ -108,6 +113,8 @@ impl Rules {
             deferred_max: DEFERRED_MAX,
             appends_max: APPENDS_MAX,
             bulk_room_members: settings.queues.bulk_room_members,
+            absence_ms: limits.absence_ms,
+            absences_max: ABSENCES_MAX,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::dedup::KeyHash;
 use super::effect::{Effect, Effects, Envelope, Origin, Parcel, Worth};
 use super::member::{Delivery, Joined};
 use super::named::NamedSlab;
+use super::presence::Absence;
 use super::retention::Retention;
 use super::room::{Home, Place};
 use super::rules::Rules;
@@ -47,6 +48,8 @@ pub struct Counts {
     /// Sends that were not sent again because their key was known.
     pub duplicates: u64,
     pub refused: u64,
+    /// Users that came back before anybody was told that they had gone.
+    pub returns: u64,
     /// Requests that found no token, each time they were offered.
     pub rate_limited: u64,
     pub deferred: u64,
@@ -73,6 +76,8 @@ pub struct Usage {
     /// Rooms and inboxes that retain something; they stay without members.
     pub retained_rooms: usize,
     pub evicted_rooms: u64,
+    /// Users that rooms still count although their last session has ended, those that came back among them.
+    pub absences: usize,
     pub unanswered: u64,
 }
 
@@ -116,6 +121,8 @@ pub struct Shard {
     pub(super) retention: Retention,
     /// The last moment for which any room of this shard is stalled.
     pub(super) stalled_until_ms: u64,
+    /// Users that rooms still count, the one that went first in front.
+    pub(super) absences: VecDeque<Absence>,
     pub(super) refuse_sends: bool,
     pub(super) draining: bool,
     pub(super) counts: Counts,
@@ -147,6 +154,7 @@ impl Shard {
             arena: BytesMut::with_capacity(ARENA_BYTES),
             retention: Retention::default(),
             stalled_until_ms: 0,
+            absences: VecDeque::new(),
             refuse_sends: false,
             draining: false,
             counts: Counts::default(),
@@ -179,6 +187,7 @@ impl Shard {
             history_bytes: self.retention.cost,
             retained_rooms: self.retention.rooms,
             evicted_rooms: self.retention.evicted_rooms,
+            absences: self.absences.len(),
             unanswered: self.peers.iter().map(|peer| u64::from(peer.unanswered)).sum(),
         }
     }
@@ -198,7 +207,8 @@ impl Shard {
         if self.session(session).is_none_or(|state| state.leaving != Leaving::No) {
             return Flow::Next;
         }
-        if let Some(flow) = self.out_of_tokens(now, session, request, out) {
+        let cost = self.cost(session, request);
+        if let Some(flow) = self.out_of_tokens(now, session, (request, cost), out) {
             return flow;
         }
         let flow = match request {
@@ -223,21 +233,38 @@ impl Shard {
             }
         };
         self.settle(now, out);
-        if matches!(flow, Flow::Next | Flow::Verify) && costs(request) {
-            self.take_token(session);
+        if matches!(flow, Flow::Next | Flow::Verify) && cost > 0 {
+            self.take_tokens(session, cost);
         }
         flow
     }
 
-    /// What to do with a request that has no token; `None` when it has one, or needs none.
-    fn out_of_tokens(&mut self, now: Now, session: SessionId, request: &Request<'_>, out: &mut Effects) -> Option<Flow> {
-        if !costs(request) {
+    /// Tokens that a request takes: one, or where it is configured, for a `send` more by how many sessions its room has. That is what the room's home said
+    /// with the newest message, or the newest `joined`, that came to this shard: the bucket is here, and nothing is charged afterwards.
+    fn cost(&self, session: SessionId, request: &Request<'_>) -> u32 {
+        match request {
+            Request::Ping { .. } | Request::Pong | Request::Bye => 0,
+            Request::Send(send) if self.rules.rate.recipients_per_token > 0 => {
+                let user = self.session(session).expect("checked by the caller").user;
+                let rate = self.users.get(user).rate(&self.rules.rate);
+                let room = send.room.as_str();
+                let place = self.places.find(self.hash(room), room).and_then(|place| self.places.get(place));
+                rate.cost(place.map_or(0, |place| place.sessions))
+            }
+            _ => 1,
+        }
+    }
+
+    /// What to do with a request that has not the tokens it costs; `None` when it has them, or needs none.
+    fn out_of_tokens(&mut self, now: Now, session: SessionId, what: (&Request<'_>, u32), out: &mut Effects) -> Option<Flow> {
+        let (request, cost) = what;
+        if cost == 0 {
             return None;
         }
         let user = self.session(session).expect("checked by the caller").user;
         let user = self.users.get_mut(user);
         let rate = user.rate(&self.rules.rate);
-        let at_ms = user.bucket.look(now.mono_ms(), &rate).err()?;
+        let at_ms = user.bucket.look(now.mono_ms(), cost, &rate).err()?;
         self.counts.rate_limited += 1;
         if self.rules.rate.mode == RateMode::Wait {
             return Some(Flow::Later { at_ms });
@@ -250,9 +277,9 @@ impl Shard {
         Some(Flow::Next)
     }
 
-    fn take_token(&mut self, session: SessionId) {
+    fn take_tokens(&mut self, session: SessionId, cost: u32) {
         if let Some(user) = self.session(session).map(|state| state.user) {
-            self.users.get_mut(user).bucket.take();
+            self.users.get_mut(user).bucket.take(cost);
         }
     }
 
@@ -342,12 +369,13 @@ impl Shard {
         }
         self.retry_deferred(now, out);
         self.expire_history(now);
+        self.expire_absences(now, out);
         self.settle(now, out);
     }
 
     /// Something waits for a deadline or for room in a queue: call [`Shard::handle_tick`] again soon.
     pub fn wants_tick(&self) -> bool {
-        !self.pending.is_empty() || self.deferred > 0
+        !self.pending.is_empty() || self.deferred > 0 || !self.absences.is_empty()
     }
 
     /// Requests wait for room in a queue: call [`Shard::handle_tick`] when an outbox has drained.
@@ -506,11 +534,6 @@ impl Shard {
     pub(super) fn answer(&mut self, origin: Origin, payload: Bytes, out: &mut Effects) {
         self.post(origin.from.shard, Envelope::Answer { session: origin.from.session, payload }, out);
     }
-}
-
-/// Every request but `ping`, `pong` and `bye` takes a token.
-fn costs(request: &Request<'_>) -> bool {
-    !matches!(request, Request::Ping { .. } | Request::Pong | Request::Bye)
 }
 
 /// Encodes one frame into its own piece of the arena.

@@ -5,7 +5,7 @@ use ringroom::ring::fake::Random;
 use super::plan::Plan;
 use super::session::{Asked, Session, Wanted};
 use super::truth::{Message, Truth};
-use super::wire::frame;
+use super::wire::{Place, frame};
 
 /// The run as an act sees it.
 pub(crate) struct Stage<'a> {
@@ -84,8 +84,11 @@ impl Session {
             }
             1 => {
                 let room = self.own_room(stage).unwrap_or_else(|| format!("@{}", self.user));
-                let id = self.ask_for(Asked::History { room: room.clone() });
-                frame(&format!(r#"{{"type":"history","id":{id},"room":"{room}"}}"#))
+                let after = self.gaps.remove(&room);
+                let place = after.as_deref().and_then(|text| Place::parse(text).map(|(_, place)| place));
+                let id = self.ask_for(Asked::History { room: room.clone(), after: place });
+                let after = after.map_or_else(String::new, |after| format!(r#","after":"{after}","limit":1000"#));
+                frame(&format!(r#"{{"type":"history","id":{id},"room":"{room}"{after}}}"#))
             }
             2 => {
                 let id = self.ask_for(Asked::Refused);

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringroom::ring::fake::{ConnectionId, End};
 
-use super::truth::{Membership, MessageId, SessionNumber, Truth};
-use super::wire::{Cutter, Object, Place};
+use super::truth::{Gap, Membership, MessageId, SessionNumber, Truth};
+use super::wire::{Cutter, Object, Place, Retained};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -35,7 +35,7 @@ pub(crate) enum Asked {
     Leave { room: String },
     Send { room: String, message: MessageId, wanted: bool },
     Presence { room: String },
-    History { room: String },
+    History { room: String, after: Option<Place> },
     Ping,
     Refused,
 }
@@ -80,6 +80,8 @@ pub(crate) struct Session {
     /// Positions and numbers of its own messages that were answered with `sent`.
     pub(crate) sent: BTreeSet<MessageId>,
     pub(crate) ephemeral_seen: BTreeSet<MessageId>,
+    /// Gaps that were told and not yet looked into: room and position.
+    pub(crate) gaps: BTreeMap<String, String>,
     pub(crate) sins: Sins,
     pub(crate) end: Option<End>,
     pub(crate) farewell: Option<String>,
@@ -101,6 +103,8 @@ pub(crate) struct Context<'a> {
     pub(crate) truth: &'a mut Truth,
     pub(crate) step: u64,
     pub(crate) draining: bool,
+    /// Rooms that drop the oldest messages of slow readers.
+    pub(crate) dropping: &'a BTreeSet<String>,
     /// Refusals for want of room are to be expected.
     pub(crate) tight: bool,
     /// Even who reads all at once may fall behind.
@@ -125,6 +129,7 @@ impl Session {
             inside: BTreeMap::new(),
             sent: BTreeSet::new(),
             ephemeral_seen: BTreeSet::new(),
+            gaps: BTreeMap::new(),
             sins: Sins::default(),
             end: None,
             farewell: None,
@@ -187,8 +192,9 @@ impl Session {
             "sent" => self.sent(object, context),
             "message" => self.message(object, context),
             "presence" => self.presence(object),
-            "history" => self.answer(object, "history", |asked| matches!(asked, Asked::History { .. })),
+            "history" => self.history(object, context),
             "member" => self.member(object),
+            "gap" => self.gap(object, context),
             "ping" => Ok(()),
             "pong" => self.answer(object, "pong", |asked| matches!(asked, Asked::Ping)),
             "error" => self.error(object, context),
@@ -218,7 +224,7 @@ impl Session {
     fn enter(&mut self, room: String, since: Place, presence: bool, context: &mut Context<'_>) {
         let membership = context.truth.memberships.len();
         let (session, joined_step) = (self.number, context.step);
-        context.truth.memberships.push(Membership { session, room: room.clone(), since, joined_step, seen: Vec::new(), stayed: false });
+        context.truth.memberships.push(Membership { session, room: room.clone(), since, joined_step, seen: Vec::new(), gaps: Vec::new(), stayed: false });
         self.inside.insert(room, Inside { membership, presence, users: BTreeMap::new() });
     }
 
@@ -320,6 +326,47 @@ impl Session {
         self.answer(object, "presence", |asked| matches!(asked, Asked::Presence { .. }))
     }
 
+    /// The page that was asked for: whole, in order, behind where it had to begin.
+    fn history(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let asked = self.question(object)?;
+        let Some(Asked::History { room, after }) = asked else { return Err(format!("history answers {asked:?}")) };
+        let messages: Vec<Retained<'_>> = serde_json::from_str(object.messages.ok_or("history without messages")?.get())
+            .map_err(|e| format!("not a page of messages: {e}"))?;
+        let mut page = Vec::new();
+        for message in messages {
+            let (id, at) = (message_number(message.body.get()).ok_or("a body that nobody wrote")?, position(Some(message.at))?);
+            let written = context.truth.message(id).ok_or("a message that nobody wrote")?;
+            if written.body != message.body.get() || written.room != room || written.user != message.from {
+                return Err(format!("a message other than it was written: {written:?}"));
+            }
+            if after.is_some_and(|after| at <= after) {
+                return Err(format!("a page behind {after:?} has {at:?}"));
+            }
+            context.truth.place(id, at)?;
+            page.push(at);
+        }
+        context.truth.pages.push((room, page));
+        Ok(())
+    }
+
+    fn gap(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let (room, text) = (object.room.ok_or("a gap without room")?, object.since.ok_or("a gap without since")?);
+        let since = position(Some(text))?;
+        if !context.dropping.contains(room) {
+            return Err("a gap in a room that drops nothing".into());
+        }
+        let Some(inside) = self.inside.get(room) else { return Err("a gap in a room that the session is not in".into()) };
+        let membership = &mut context.truth.memberships[inside.membership];
+        let behind = membership.seen.last().map_or(membership.since, |(at, _)| *at);
+        if since < behind || membership.gaps.last().is_some_and(|gap| gap.since >= since) {
+            return Err(format!("a gap since {since:?} where {behind:?} was read, behind {:?}", membership.gaps.last()));
+        }
+        membership.gaps.push(Gap { behind, since });
+        context.truth.gaps += 1;
+        self.gaps.insert(room.to_owned(), text.to_owned());
+        Ok(())
+    }
+
     fn member(&mut self, object: &Object<'_>) -> Verdict {
         let room = object.room.ok_or("member without room")?;
         let Some(inside) = self.inside.get_mut(room) else { return Err("member of a room that the session is not in".into()) };
@@ -357,7 +404,7 @@ impl Session {
             (Asked::Send { .. }, "log_unavailable") => true,
             (_, "overloaded") => true,
             (Asked::Send { room, wanted, .. }, "not_joined") => !wanted || self.wanted.get(room).is_some_and(|w| w.doubtful),
-            (Asked::Presence { room } | Asked::History { room }, "not_joined") => self.wanted.get(room).is_some_and(|w| w.doubtful),
+            (Asked::Presence { room } | Asked::History { room, .. }, "not_joined") => self.wanted.get(room).is_some_and(|w| w.doubtful),
             _ => false,
         };
         if fits { Ok(()) } else { Err(format!("an error that {asked:?} does not deserve")) }

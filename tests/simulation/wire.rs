@@ -67,6 +67,18 @@ pub(crate) struct Inbox<'a> {
     pub(crate) recovered: Option<bool>,
 }
 
+/// One message of a page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "every field has a name here, so that an unknown one is found")]
+pub(crate) struct Retained<'a> {
+    pub(crate) at: &'a str,
+    pub(crate) from: &'a str,
+    pub(crate) ts: u64,
+    #[serde(borrow)]
+    pub(crate) body: &'a RawValue,
+}
+
 /// Length and text.
 pub(crate) fn frame(text: &str) -> Vec<u8> {
     let len = u32::try_from(text.len()).expect("a test's frame is small");

@@ -21,6 +21,7 @@ pub(crate) struct Report {
     pub(crate) messages: usize,
     pub(crate) sessions: usize,
     pub(crate) deliveries: u64,
+    pub(crate) gaps: u64,
     pub(crate) table: Table,
 }
 
@@ -135,6 +136,7 @@ impl World {
             messages: self.truth.messages.len(),
             sessions: self.sessions.len(),
             deliveries: self.deliveries,
+            gaps: self.truth.gaps,
             table: self.kernel.table(),
         };
         let World { kernel, server, .. } = self;
@@ -477,6 +479,7 @@ impl World {
             truth: &mut self.truth,
             step: self.step,
             draining: self.era == Era::Drain,
+            dropping: &self.plan.dropping,
             tight: self.plan.tight,
             narrow: self.plan.window < 60_000 || self.plan.frozen_shards || self.plan.pause_ns <= 2 * MS,
         };
