@@ -9,8 +9,7 @@ use rules_support::{Cluster, Who};
 
 /// A room of five, written to by `alice`; every two recipients cost a token.
 fn room_of_five(shards: u16, burst: u32, mode: RateMode) -> (Cluster, Who) {
-    let mut cluster =
-        Cluster::new(shards, |rules| rules.rate = RateRules { requests_per_s: 10, burst, recipients_per_token: 2, mode });
+    let mut cluster = Cluster::new(shards, |rules| rules.rate = RateRules { requests_per_s: 10, burst, recipients_per_token: 2, mode });
     for n in 0..4 {
         let who = cluster.login(&format!("u{n}"), None);
         cluster.ask(who, r#"{"type":"join","room":"r"}"#);
@@ -41,19 +40,22 @@ fn a_send_costs_by_who_gets_it_wherever_they_are() {
 
 #[test]
 fn the_cost_follows_the_room_and_a_direct_message_costs_one() {
-    let (mut cluster, alice) = room_of_five(3, 10, RateMode::Wait);
+    let (mut cluster, alice) = room_of_five(3, 30, RateMode::Wait);
     for n in 0..9 {
         let who = cluster.login(&format!("more{n}"), None);
         cluster.ask(who, r#"{"type":"join","room":"r"}"#);
     }
-    assert_eq!(cluster.offer(alice, SEND), Flow::Next, "as the room was when this shard last heard of it");
-    cluster.run();
-    for _ in 0..7 {
-        assert_eq!(cluster.offer(alice, r#"{"type":"send","room":"@u0","body":1}"#), Flow::Next);
+    // This message tells the sender's shard how large the room is by now.
+    cluster.ask(alice, SEND);
+    cluster.pass(10_000);
+    for _ in 0..3 {
+        assert_eq!(cluster.offer(alice, SEND), Flow::Next, "1 + 14 / 2 tokens of 30");
         cluster.run();
     }
-    let at_ms = cluster.now.mono_ms() + 800;
-    assert_eq!(cluster.offer(alice, SEND), Flow::Later { at_ms }, "1 + 14 / 2 now");
+    assert_eq!(cluster.offer(alice, r#"{"type":"send","room":"@u0","body":1}"#), Flow::Next);
+    cluster.run();
+    let at_ms = cluster.now.mono_ms() + 300;
+    assert_eq!(cluster.offer(alice, SEND), Flow::Later { at_ms }, "five tokens are left");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn a_reader_of_a_room_that_drops_its_oldest_stays_is_told_and_finds_the_rest_in_
     let ended = server.stop();
     ended.assert_clean();
     assert_eq!(ended.ends("slow_consumer"), 1, "{:?}", ended.ends);
-    assert_eq!(ended.counter("dropped_oldest") as usize, MESSAGES - seen.len());
+    assert_eq!(usize::try_from(ended.counter("dropped_oldest")).unwrap(), MESSAGES - seen.len());
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn over_the_budget_of_a_shard_the_largest_queue_ends_first() {
     for n in 0..15 {
         publish(&mut sender, &mut [], "large", n, 60_000);
     }
-    let mut members = |sender: &mut Client, room: &str| {
+    let members = |sender: &mut Client, room: &str| {
         sender.say(&format!(r#"{{"type":"presence","room":"{room}"}}"#));
         sender.find("presence")["members"].as_u64().unwrap()
     };

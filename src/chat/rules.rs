@@ -103,7 +103,12 @@ impl Rules {
                 age_ms: settings.history.age_ms,
                 shard_bytes_max: settings.history.shard_bytes,
             },
-            rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, recipients_per_token: limits.recipients_per_token, mode: limits.rate_mode },
+            rate: RateRules {
+                requests_per_s: limits.requests_per_s,
+                burst: limits.requests_burst,
+                recipients_per_token: limits.recipients_per_token,
+                mode: limits.rate_mode,
+            },
             slow_reader: settings.queues.slow_reader,
             rooms: settings.rooms.clone(),
             log_ms: limits.log_ms,

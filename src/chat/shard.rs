@@ -245,11 +245,12 @@ impl Shard {
         match request {
             Request::Ping { .. } | Request::Pong | Request::Bye => 0,
             Request::Send(send) if self.rules.rate.recipients_per_token > 0 => {
-                let user = self.session(session).expect("checked by the caller").user;
-                let rate = self.users.get(user).rate(&self.rules.rate);
+                let state = self.session(session).expect("checked by the caller");
+                let rate = self.users.get(state.user).rate(&self.rules.rate);
                 let room = send.room.as_str();
-                let place = self.places.find(self.hash(room), room).and_then(|place| self.places.get(place));
-                rate.cost(place.map_or(0, |place| place.sessions))
+                // Nobody gets what somebody sends who is not in the room, and an inbox has few sessions.
+                let place = self.places.find(self.hash(room), room).filter(|place| state.entry_of(*place).is_some());
+                rate.cost(place.and_then(|place| self.places.get(place)).map_or(0, |place| place.sessions))
             }
             _ => 1,
         }

@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use super::{Settings, rooms};
 use super::keys::{KEYS, KeySpec, SECTIONS};
+use super::{Settings, rooms};
 
 const WIDTH: usize = 110;
 

@@ -63,7 +63,8 @@ fn read_one(at: usize, table: &DeTable<'_>) -> Result<RoomRule, Wrong> {
         match name.get_ref().as_ref() {
             "pattern" => {
                 let read = text.and_then(RoomPattern::parse).filter(|_| text.is_none_or(|text| !text.starts_with('@')));
-                let why = || format!("must be a room's name, or the beginning of one and a *, like \"game:*\", not {}", shown(value.get_ref()));
+                let why =
+                    || format!("must be a room's name, or the beginning of one and a *, like \"game:*\", not {}", shown(value.get_ref()));
                 pattern = Some(read.ok_or_else(|| Wrong { at: value.span().start, key, why: why() })?);
             }
             "slow_reader" => {

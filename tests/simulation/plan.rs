@@ -121,6 +121,8 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
         settings.limits.requests_per_s = 1_000_000;
         settings.limits.requests_burst = 1_000_000;
     }
+    settings.limits.recipients_per_token = *random.pick(&[0, 0, 1, 5]);
+    settings.limits.absence_ms = *random.pick(&[0, 1_000, 1_000, 10_000]);
     settings.queues.frames_max = 64 * 1024;
     settings.queues.out_chunks_max = 64 * 1024;
     settings.queues.gather_buffers = *random.pick(&[0, 1, 4, 64]);

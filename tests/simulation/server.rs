@@ -111,7 +111,14 @@ impl Server {
             let seen = reactor.inspect();
             shards.push(Shard { reactor: Some(reactor), control, seen, leaving_bytes_max: 0 });
         }
-        Self { shards, reports, drained: Cell::new(0), hard_mark_bytes: settings.queues.hard_mark_bytes, shard_bytes_max: settings.queues.shard_bytes_max as u64, log_faults }
+        Self {
+            shards,
+            reports,
+            drained: Cell::new(0),
+            hard_mark_bytes: settings.queues.hard_mark_bytes,
+            shard_bytes_max: settings.queues.shard_bytes_max as u64,
+            log_faults,
+        }
     }
 
     /// One turn of one shard, and its sleep when it wants to.

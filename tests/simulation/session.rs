@@ -224,7 +224,15 @@ impl Session {
     fn enter(&mut self, room: String, since: Place, presence: bool, context: &mut Context<'_>) {
         let membership = context.truth.memberships.len();
         let (session, joined_step) = (self.number, context.step);
-        context.truth.memberships.push(Membership { session, room: room.clone(), since, joined_step, seen: Vec::new(), gaps: Vec::new(), stayed: false });
+        context.truth.memberships.push(Membership {
+            session,
+            room: room.clone(),
+            since,
+            joined_step,
+            seen: Vec::new(),
+            gaps: Vec::new(),
+            stayed: false,
+        });
         self.inside.insert(room, Inside { membership, presence, users: BTreeMap::new() });
     }
 
