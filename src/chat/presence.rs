@@ -8,6 +8,7 @@ use super::shard::{Shard, pack};
 use super::stall::low;
 use crate::ids::{Key, Now, ShardId, UserName};
 use crate::limits::{PRESENCE_NAMES_MAX, PRESENCE_ROOM_MAX};
+use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::{MemberEvent, Outgoing};
 use crate::protocol::error::Reason;
 
@@ -111,6 +112,9 @@ impl Shard {
             let presence = self.homes.get(home).and_then(|state| state.users.get(&user));
             if presence == Some(&Presence::absent(stamp)) {
                 self.remove_user(home, self.users.key_at(user), out);
+            } else if presence.is_some() && planted(Mutation::ForgetReturn) {
+                let name = self.users.name_at(user).to_owned();
+                self.tell(home, &name, MemberEvent::Leave, out);
             }
         }
     }

@@ -11,6 +11,7 @@ use super::effects::{Ending, Item};
 use crate::chat::Worth;
 use crate::ids::{Key, Position};
 use crate::memory::frames::FrameId;
+use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::message_room;
 use crate::protocol::error::Reason;
 
@@ -177,7 +178,7 @@ impl<S> Core<S> {
             match (tag, source) {
                 (OLDEST, Some(source)) if over => {
                     queued -= self.frames.len_of(frame);
-                    if !self.crowd.told.contains(&source.place) {
+                    if !self.crowd.told.contains(&source.place) && !planted(Mutation::LoseGap) {
                         let gap = self.gap_before(frame, source);
                         all_told &= gap.is_some();
                         if let Some(gap) = gap {
@@ -191,7 +192,7 @@ impl<S> Core<S> {
                 }
                 (OLDEST, _) => left = true,
                 (GAP, Some(source)) if !self.crowd.told.contains(&source.place) => self.crowd.told.push(source.place),
-                (JOINED, Some(source)) => self.crowd.told.retain(|place| *place != source.place),
+                (JOINED, Some(source)) if !planted(Mutation::OldGapSpeaks) => self.crowd.told.retain(|place| *place != source.place),
                 _ => {}
             }
             self.requeue(key, frame);
@@ -221,7 +222,7 @@ impl<S> Core<S> {
     /// The store has taken a frame: when all of them are over their budget, the sessions with the most bytes waiting end.
     #[inline]
     pub(super) fn hold_to_budget(&mut self) {
-        if self.frames.bytes_held() > self.crowd.relief_at {
+        if self.frames.bytes_held() > self.crowd.relief_at && !planted(Mutation::ForgetBudget) {
             self.relieve();
         }
     }
