@@ -37,6 +37,7 @@ fn settings() -> Settings {
     settings.limits.heartbeat_ms = 20_000;
     settings.limits.join_ms = 14_000;
     settings.limits.log_ms = 10_000;
+    settings.limits.absence_ms = 4_500;
     settings.auth.verify_ms = 1_500;
     settings.queues.no_progress_ms = 17_000;
     settings
@@ -117,6 +118,9 @@ fn told(object: &Value) -> String {
     let mut words = object["type"].as_str().unwrap_or_default().to_owned();
     if let (Some(code), Some(reason)) = (object["code"].as_u64(), object["reason"].as_str()) {
         write!(words, " {code} {reason}").unwrap();
+    }
+    if let Some(event) = object["event"].as_str() {
+        write!(words, " {event}").unwrap();
     }
     words
 }
@@ -426,6 +430,17 @@ fn log() -> (String, u64) {
     house.time(&mut client)
 }
 
+fn absence() -> (String, u64) {
+    let mut house = House::new(With::default());
+    let (mut ann, bob) = (house.login("ann", 65_536), house.login("bob", 65_536));
+    for client in [&ann, &bob] {
+        house.say(client, &json!({"type": "join", "room": "lobby", "presence": true}));
+    }
+    house.find(&mut ann, "member");
+    house.kernel.client_reset(bob.id);
+    house.time(&mut ann)
+}
+
 fn answering() -> (String, u64) {
     let mut house = House::new(With { mute_log: true, ..With::default() });
     let mut client = mute_log(&mut house);
@@ -508,6 +523,7 @@ fn walk(state: Deadline) -> Option<(String, u64)> {
         Deadline::Join => blocked(|rooms| json!({"type": "join", "id": 2, "room": rooms[1]})),
         Deadline::Held => held(),
         Deadline::Log => log(),
+        Deadline::Absence => absence(),
         Deadline::Answering => answering(),
         Deadline::Flush => flush(),
         Deadline::Linger => linger(),

@@ -152,8 +152,8 @@ fn without_buffers_to_gather_in_everything_still_arrives() {
     let server = Server::start(1, "[queues]\ngather_buffers = 1\n");
     let mut members: Vec<Client> = (0..20).map(|n| Client::member(server.address(), &format!("u{n}"), &format!("r{}", n % 10))).collect();
     for n in 0..50 {
-        for member in 0..10 {
-            members[member].send(&format!("r{member}"), &n.to_string());
+        for (member, client) in members.iter_mut().enumerate().take(10) {
+            client.send(&format!("r{member}"), &n.to_string());
         }
     }
     for member in &mut members {
