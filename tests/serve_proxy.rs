@@ -86,7 +86,7 @@ fn a_listed_proxy_has_to_send_the_header_and_others_may_not() {
     let ended = listed.stop();
     ended.assert_clean();
     assert_eq!((ended.counter("proxy_headers_bad"), ended.ends("bad_frame")), (4, 4));
-    let others = Server::start(2, "[server]\nproxies = [\"127.0.0.2\", \"10.0.0.0/8\"]\n");
+    let others = Server::start(1, "[server]\nproxies = [\"127.0.0.2\", \"10.0.0.0/8\"]\n");
     for bytes in [header("192.0.2.1"), b"PROXY TCP4 192.0.2.1 198.51.100.9 1 2\r\n".to_vec()] {
         let mut client = Client::connect(others.address());
         client.raw(&bytes);
