@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use crossbeam_channel::{Receiver, Sender};
 
-use super::connection::{Connection, Phase, Waits};
+use super::connection::{Connection, Phase, Unread, Waits};
 use super::counters::{Counters, Ended, Shared};
 use super::crowd::Crowd;
 use super::overload::Sheds;
@@ -98,7 +98,9 @@ pub(super) struct Core<S> {
     /// Connections before their login, and what they have unread: see `strangers`.
     pub(super) strangers: usize,
     pub(super) stranger_bytes: usize,
-    pub(super) spare: Vec<Vec<u8>>,
+    /// Buffers for what is unread, recycled with their boxes.
+    #[allow(clippy::vec_box, reason = "connections hold them boxed")]
+    pub(super) spare: Vec<Box<Unread>>,
     pub(super) sheds: Sheds,
     pub(super) drain: Drain,
     /// When the rules last looked at their own deadlines.

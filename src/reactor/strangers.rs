@@ -116,6 +116,6 @@ impl<S> Core<S> {
     pub(super) fn no_longer_a_stranger(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key).filter(|c| c.phase == Phase::Handshake) else { return };
         self.strangers -= 1;
-        self.stranger_bytes -= connection.unread.len();
+        self.stranger_bytes -= connection.unread.as_ref().map_or(0, |unread| unread.bytes.len());
     }
 }

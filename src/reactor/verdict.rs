@@ -119,7 +119,8 @@ impl<S> Core<S> {
             self.parse_unread(key);
             return;
         }
-        let unread = std::mem::take(&mut self.connections.get_mut(key).expect("found by the caller").unread);
+        let connection = self.connections.get_mut(key).expect("found by the caller");
+        let unread = connection.unread.take().map_or_else(Vec::new, |unread| unread.bytes);
         self.unread_shrinks(key, unread.len());
         self.move_out(key, home, login, unread);
     }
