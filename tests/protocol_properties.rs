@@ -3,7 +3,6 @@
 
 #[allow(dead_code, reason = "a part of the checks")]
 #[path = "fuzz/check.rs"]
-#[allow(dead_code, reason = "other tests run the other checks")]
 mod check;
 
 use std::collections::BTreeMap;
