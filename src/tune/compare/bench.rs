@@ -111,10 +111,12 @@ impl Bench {
     pub fn server_config(&self, profile: &Profile) -> Result<String, Ended> {
         let mut config = self.config.clone();
         for (setting, wanted) in profile.values.iter().filter(|(setting, _)| matches!(setting.kind, Kind::Server | Kind::Socket)) {
-            let (section, key) = setting.target.split_once('.').ok_or_else(|| Ended::Failed(format!("{}: target without section", setting.id)))?;
+            let (section, key) =
+                setting.target.split_once('.').ok_or_else(|| Ended::Failed(format!("{}: target without section", setting.id)))?;
             let value = wanted.text.parse().map_or_else(|_| toml::Value::String(wanted.text.clone()), toml::Value::Integer);
             let section = config.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            let table = section.as_table_mut().ok_or_else(|| Ended::Failed(format!("the server's config: {} is no section", setting.target)))?;
+            let table =
+                section.as_table_mut().ok_or_else(|| Ended::Failed(format!("the server's config: {} is no section", setting.target)))?;
             table.insert(key.to_owned(), value);
         }
         toml::to_string(&config).map_err(|why| Ended::Failed(why.to_string()))
@@ -160,7 +162,14 @@ impl Bench {
     }
 
     /// Runs the generator on another host and fetches its files.
-    fn generate_there(&self, host: &str, flags: &[String], out: &Path, log: &Path, signals: &Receiver<Signal>) -> Result<ExitStatus, Ended> {
+    fn generate_there(
+        &self,
+        host: &str,
+        flags: &[String],
+        out: &Path,
+        log: &Path,
+        signals: &Receiver<Signal>,
+    ) -> Result<ExitStatus, Ended> {
         let quoted: Vec<String> = flags.iter().map(|flag| quote(flag)).collect();
         let script = format!(
             "d=$(mktemp -d) && trap 'rm -rf \"$d\"' EXIT && {{ ringroom {} --out \"$d\" >&2; code=$?; tar -C \"$d\" -c . ; exit $code; }}",

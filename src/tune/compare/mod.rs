@@ -4,15 +4,15 @@
 //! back after every run. The raw histograms of all runs stay in the output directory, and the verdicts can be computed again from them alone
 //! (`--recompute`). A comparison that was interrupted goes on where it stopped (`--resume`); what there is at that time is written.
 
-mod bench;
-mod outcome;
+pub mod bench;
+pub mod outcome;
 mod page;
-mod sides;
+pub mod sides;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,6 @@ use crate::sys::affinity::{self, Cpu};
 use crate::sys::signals::{self, Signal};
 
 use super::catalogue::Catalogue;
-use super::machine::Machine;
 use super::profile::{self, Profile};
 use super::value::list;
 use super::{Exit, Where, duration, show};
@@ -209,7 +208,10 @@ fn prepare(args: &Args) -> Result<Job, String> {
         shard_cpus: shards.clone(),
         client_cpus: client.clone(),
         load_host: args.load_host.clone(),
-        command: std::env::args().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { arg }).skip(1).fold("ringroom".to_owned(), |all, arg| all + " " + &arg),
+        command: std::env::args()
+            .map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { arg })
+            .skip(1)
+            .fold("ringroom".to_owned(), |all, arg| all + " " + &arg),
     };
     let bench = Bench {
         machine,
@@ -231,9 +233,11 @@ fn prepare(args: &Args) -> Result<Job, String> {
 /// Which CPUs each end gets. With one CPU both get it.
 fn cpu_lists(args: &Args, cpus: &[Cpu]) -> Result<(String, String), String> {
     let checked = |flag: &str, text: &String| {
-        affinity::parse_list(text).map_err(|why| format!("{flag} {text}: {why}")).and_then(|named| match named.iter().find(|cpu| !cpus.contains(cpu)) {
-            Some(absent) => Err(format!("{flag} {text}: CPU {absent} is not on this machine ({})", list(cpus))),
-            None => Ok(text.clone()),
+        affinity::parse_list(text).map_err(|why| format!("{flag} {text}: {why}")).and_then(|named| {
+            match named.iter().find(|cpu| !cpus.contains(cpu)) {
+                Some(absent) => Err(format!("{flag} {text}: CPU {absent} is not on this machine ({})", list(cpus))),
+                None => Ok(text.clone()),
+            }
         })
     };
     let most = cpus.len().saturating_sub(1).max(1);
@@ -288,7 +292,8 @@ impl Job {
         if !resume {
             return Err(format!("{} holds a comparison: --resume goes on with it, or choose another --out", self.out.display()));
         }
-        let known: Plan = serde_json::from_str(&fs::read_to_string(&path).map_err(failed)?).map_err(|why| format!("{}: {why}", path.display()))?;
+        let known: Plan =
+            serde_json::from_str(&fs::read_to_string(&path).map_err(failed)?).map_err(|why| format!("{}: {why}", path.display()))?;
         // How it was called may differ (--resume itself does); what is measured may not.
         if (Plan { command: String::new(), ..known }) == (Plan { command: String::new(), ..self.plan.clone() }) {
             Ok(())
@@ -359,7 +364,12 @@ fn say(line: &str) {
 
 /// Lines that differ.
 fn drifted(before: &str, after: &str) -> Vec<String> {
-    before.lines().zip(after.lines()).filter(|(before, after)| before != after).map(|(before, after)| format!("{} -> {}", before.trim(), after.trim())).collect()
+    before
+        .lines()
+        .zip(after.lines())
+        .filter(|(before, after)| before != after)
+        .map(|(before, after)| format!("{} -> {}", before.trim(), after.trim()))
+        .collect()
 }
 
 /// Starts the same command again without the terminal.

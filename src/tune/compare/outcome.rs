@@ -153,13 +153,22 @@ fn rank(effect: &Effect) -> f64 {
 fn table(answer: &Answer, directory: &Path) -> String {
     let mut out = String::new();
     let reference = answer.comparison.sides.first().map_or("", |side| side.name.as_str());
-    let _ = writeln!(out, "\nAgainst {reference}; {} runs a side planned; verdicts need an interval without 0, more than the noise and p < 0.05\n", answer.plan.runs);
+    let _ = writeln!(
+        out,
+        "\nAgainst {reference}; {} runs a side planned; verdicts need an interval without 0, more than the noise and p < 0.05\n",
+        answer.plan.runs
+    );
     let width = answer.effects.iter().map(|effect| effect.subject.len()).max().unwrap_or(0).max(7);
-    let _ = writeln!(out, "{:width$}  {:22}  {:9}  {:>8}  {:>20}  {:>8}  {:>7}", "subject", "figure", "verdict", "share", "95 % interval", "p (Holm)", "noise");
+    let _ = writeln!(
+        out,
+        "{:width$}  {:22}  {:9}  {:>8}  {:>20}  {:>8}  {:>7}",
+        "subject", "figure", "verdict", "share", "95 % interval", "p (Holm)", "noise"
+    );
     for effect in &answer.effects {
         let text = |share: Option<f64>| share.map_or_else(|| "n/a".to_owned(), percent_signed);
         let interval = effect.low_share.zip(effect.high_share);
-        let interval = interval.map_or_else(|| "n/a".to_owned(), |(low, high)| format!("{} .. {}", percent_signed(low), percent_signed(high)));
+        let interval =
+            interval.map_or_else(|| "n/a".to_owned(), |(low, high)| format!("{} .. {}", percent_signed(low), percent_signed(high)));
         let _ = writeln!(
             out,
             "{:width$}  {:22}  {:9}  {:>8}  {interval:>20}  {:>8}  {:>7}",

@@ -22,7 +22,8 @@ pub(super) fn page(answer: &Answer, sides: &[Side]) -> String {
     body.put(head(answer));
     body.leaf("h2", &[], "Effects").put(effects(&answer.effects));
     body.put(unobservable(answer));
-    let histograms: Vec<&str> = comparison.pairs.first().map(|pair| pair.histograms.iter().map(|histogram| histogram.name.as_str()).collect()).unwrap_or_default();
+    let histograms: Vec<&str> =
+        comparison.pairs.first().map(|pair| pair.histograms.iter().map(|histogram| histogram.name.as_str()).collect()).unwrap_or_default();
     for name in histograms {
         body.leaf("h2", &[], name);
         for chunk in chunks(sides) {
@@ -92,7 +93,8 @@ const CPU: &str = "whole run cpu";
 
 fn row(effect: &Effect, all: &[Effect]) -> Vec<Cell> {
     let or_na = |text: Option<String>| Cell::new(text.unwrap_or_else(|| "n/a".to_owned()));
-    let interval = effect.low_share.zip(effect.high_share).map(|(low, high)| format!("{} .. {}", percent_signed(low), percent_signed(high)));
+    let interval =
+        effect.low_share.zip(effect.high_share).map(|(low, high)| format!("{} .. {}", percent_signed(low), percent_signed(high)));
     let (mark, class) = match effect.verdict {
         Verdict::Better => ("\u{2714} ", "better"),
         Verdict::Worse => ("\u{2718} ", "worse"),
@@ -123,7 +125,11 @@ fn unobservable(answer: &Answer) -> Markup {
             .iter()
             .map(|absent| vec![Cell::new(absent.setting.clone()), Cell::new("not observable here"), Cell::new(absent.why.clone())])
             .collect();
-        part.put(table("Settings that could not be compared on this machine", &[("setting", Align::Text), ("verdict", Align::Text), ("why", Align::Text)], &rows));
+        part.put(table(
+            "Settings that could not be compared on this machine",
+            &[("setting", Align::Text), ("verdict", Align::Text), ("why", Align::Text)],
+            &rows,
+        ));
     }
     part
 }

@@ -67,7 +67,8 @@ impl Sides {
             }
         }
         let whole = |profile: &Profile| Side { name: directory(&profile.name), profile: profile.clone(), setting: None };
-        let seen = second.values.iter().map(|(setting, _)| setting.id.clone()).filter(|id| !unobservable.iter().any(|known| known.setting == *id));
+        let seen =
+            second.values.iter().map(|(setting, _)| setting.id.clone()).filter(|id| !unobservable.iter().any(|known| known.setting == *id));
         let sides = match mode {
             Mode::Pair => profiles.iter().map(whole).collect(),
             Mode::Ablation => {
@@ -75,7 +76,8 @@ impl Sides {
                 std::iter::once(whole(first)).chain(alone).chain([whole(second)]).collect()
             }
             Mode::LeaveOneOut => {
-                let without = seen.map(|id| Side { name: directory(&format!("without-{id}")), profile: second.without(&id), setting: Some(id) });
+                let without =
+                    seen.map(|id| Side { name: directory(&format!("without-{id}")), profile: second.without(&id), setting: Some(id) });
                 std::iter::once(whole(second)).chain(without).chain([whole(first)]).collect()
             }
         };
@@ -97,7 +99,8 @@ impl Sides {
 
 /// The first profile's values with another's over them.
 fn over(first: &Profile, other: &Profile) -> Profile {
-    let mut values: Vec<_> = first.values.iter().filter(|(setting, _)| !other.values.iter().any(|(own, _)| own.id == setting.id)).cloned().collect();
+    let mut values: Vec<_> =
+        first.values.iter().filter(|(setting, _)| !other.values.iter().any(|(own, _)| own.id == setting.id)).cloned().collect();
     values.extend(other.values.iter().cloned());
     Profile { values, ..other.clone() }
 }
@@ -110,7 +113,9 @@ fn out_of_reach(machine: &Machine, profile: &Profile, loopback: bool) -> Vec<(St
         let id = &step.setting.id;
         let others = plan.steps.iter().filter(|other| other.setting.id == *id);
         let why = match &step.state {
-            State::Absent(why) if others.clone().all(|other| matches!(other.state, State::Absent(_))) => format!("not on this machine: {why}"),
+            State::Absent(why) if others.clone().all(|other| matches!(other.state, State::Absent(_))) => {
+                format!("not on this machine: {why}")
+            }
             State::Forbidden(why) => format!("not allowed: {why}"),
             State::Reboot => "a boot parameter: reboot with it, then compare two results".to_owned(),
             State::Firmware => "a setting of the firmware".to_owned(),
