@@ -103,7 +103,7 @@ pub struct Faults {
 }
 
 /// The receivers of one thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checker {
     lanes: usize,
     /// Membership x lane.
