@@ -158,6 +158,11 @@ impl Checker {
         Arrival::First
     }
 
+    /// Threads that send.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     pub fn account(&self, membership: usize, lane: usize) -> &Account {
         &self.accounts[membership * self.lanes + lane]
     }

@@ -522,6 +522,9 @@ fn check_troubles(wish: &Wish) -> Result<(), PlanError> {
     if troubles.history_per_s > 0.0 && (!wish.target.abilities().history || wish.rooms == 0) {
         return Err(PlanError::NoHistory(wish.target.name()));
     }
+    if wish.closed.is_some() && wish.direct_share > 0.0 && !wish.target.abilities().answers {
+        return Err(PlanError::ClosedUnanswered(wish.target.name()));
+    }
     if wish.probes > PROBES_MAX {
         return Err(PlanError::TooManyProbes(wish.probes));
     }
@@ -598,7 +601,7 @@ pub(super) mod tests {
                 read.into_iter().for_each(|room| members[room as usize].push(c));
             }
             for (room, members) in (0..).zip(members) {
-                assert_eq!((members.len() as u32, plan.owed(room)), (plan.room_size(room), plan.room_size(room)));
+                assert_eq!((u32::try_from(members.len()).unwrap(), plan.owed(room)), (plan.room_size(room), plan.room_size(room)));
             }
         }
     }

@@ -300,7 +300,8 @@ impl Joiner {
 
     /// Records in the interval what its partials complete.
     pub fn join(&mut self, interval: &mut Interval) {
-        for partial in std::mem::take(&mut interval.partials) {
+        let mut partials = std::mem::take(&mut interval.partials);
+        for partial in partials.drain(..) {
             let wanted = usize::try_from(partial.room).ok().and_then(|room| self.threads.get(room)).copied().unwrap_or(1);
             if self.open.len() > JOINS_MAX {
                 self.open.clear();
@@ -317,6 +318,8 @@ impl Joiner {
                 interval.histograms.record(Name::RoomSpread, whole.last_ns - whole.first_ns);
             }
         }
+        // Its memory goes back to the thread that fills it.
+        interval.partials = partials;
     }
 }
 

@@ -27,6 +27,7 @@ pub enum PlanError {
     NoDuration,
     SampleZero,
     ClosedZero,
+    ClosedUnanswered(&'static str),
     Descriptors { needed: u64, can: u64 },
     UserRate { per_user: f64, limit: u64, users: u32 },
     RoomsPerUser { rooms: u64, limit: u64 },
@@ -96,6 +97,9 @@ impl PlanError {
             Self::ChurnHalf => write!(f, "churn needs both: --churners (how many) and --churn (how many per second) or a storm"),
             Self::TroubleRate => write!(f, "--churn and --history: from 0 to 100000 per second"),
             Self::SlowPaceZero => write!(f, "slow readers need a pace above 0 bytes/s (to read nothing use --stopped)"),
+            Self::ClosedUnanswered(target) => {
+                write!(f, "--closed: {target} answers no direct message, so nothing says when the next may go")
+            }
             Self::NoHistory(target) => write!(f, "--history: {target} has no rooms whose past can be asked for in this plan"),
             Self::TooManyProbes(n) => write!(f, "--probes {n}: at most {PROBES_MAX}"),
             Self::ProbesNeedRooms => write!(f, "--probes: probes read rooms in which the others write, and there are none in this plan"),

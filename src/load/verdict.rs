@@ -221,7 +221,8 @@ fn count(plan: &Plan, outcomes: &[Outcome]) -> (Faults, Remarks) {
 fn at_seat(outcome: &Outcome, membership: usize, outcomes: &[Outcome]) -> (u64, bool) {
     let room = outcome.seats[membership].room;
     let (mut lost, mut beyond) = (0, false);
-    for (lane, sender) in outcomes.iter().enumerate() {
+    // Outcomes stand by lane; the probes' is the last and sends nothing.
+    for (lane, sender) in outcomes.iter().enumerate().take(outcome.checker.lanes()) {
         let sent = sender.sent.get(&room).copied().unwrap_or(0);
         let account = outcome.checker.account(membership, lane);
         lost += account.lost(sent, |sequence| sender.excused.contains(&(room, sequence)));

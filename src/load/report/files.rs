@@ -13,6 +13,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::load::plan::as_f64;
 use crate::load::record::{Histograms, Interval, Name, Phase};
+use crate::results;
 
 use super::summary::{Second, Summary};
 
@@ -86,7 +87,7 @@ impl Files {
             percentile_table(&mut file, &histogram)?;
             file.flush()?;
         }
-        Ok(())
+        results::report::write(&self.directory)
     }
 }
 
