@@ -89,7 +89,8 @@ fn server_command(pid: u32) -> Option<String> {
         let path = if path.starts_with('/') { path.into() } else { format!("/proc/{pid}/cwd/{path}") };
         fs::read_to_string(path).ok()
     });
-    let text = [Some(words.join(" ")), config].into_iter().flatten().collect::<Vec<_>>().join("\n");
+    // A config file is TOML, and its reader takes the command for a comment.
+    let text = [Some(format!("# {}", words.join(" "))), config].into_iter().flatten().collect::<Vec<_>>().join("\n");
     Some(text.chars().take(20_000).collect())
 }
 
