@@ -12,6 +12,8 @@
 //! An id is good while its holder has a count of it; what it names then is nobody's business but the store's. Ids carry some bits of a
 //! generation, so that using one too long is an abort and not another user's message: the counts are our own state, and every slip is an assert.
 
+use std::ptr::NonNull;
+
 use bytes::Bytes;
 
 use crate::limits::SEND_BYTES_MAX;
@@ -31,7 +33,8 @@ const POISON: u8 = 0xDB;
 pub struct FrameId(pub u32);
 
 impl FrameId {
-    fn slot(self) -> u32 {
+    /// Its place in the store, which is another frame's once this one is released.
+    pub fn slot(self) -> u32 {
         self.0 & SLOT_MASK
     }
 
@@ -49,7 +52,8 @@ impl FrameId {
 #[must_use]
 pub struct Loan {
     frame: FrameId,
-    start: *const u8,
+    /// Not null, so that a place for a loan is no larger than a loan.
+    start: NonNull<u8>,
     len: u32,
 }
 
@@ -60,7 +64,7 @@ impl Loan {
 
     /// The first of [`Loan::len`] readable bytes.
     pub fn as_ptr(&self) -> *const u8 {
-        self.start
+        self.start.as_ptr()
     }
 
     pub fn len(&self) -> u32 {
@@ -101,6 +105,7 @@ struct Entry {
     count: u32,
     /// Those of `count` that are out as a [`Loan`].
     loans: u32,
+    tag: u8,
     payload: Payload,
 }
 
@@ -131,6 +136,8 @@ impl GatherPool {
         self.used -= 1;
     }
 }
+
+const _: () = assert!(size_of::<Entry>() <= 56, "a place of the store");
 
 #[derive(Debug)]
 pub struct FrameStore {
@@ -189,6 +196,16 @@ impl FrameStore {
         }
     }
 
+    /// A mark of the holders' own, which says nothing to the store; zero until it is set.
+    #[inline]
+    pub fn tag(&self, frame: FrameId) -> u8 {
+        self.entry(frame).tag
+    }
+
+    pub fn set_tag(&mut self, frame: FrameId, tag: u8) {
+        self.entry_mut(frame).tag = tag;
+    }
+
     #[inline]
     pub fn bytes(&self, frame: FrameId) -> &[u8] {
         self.entry(frame).payload.bytes()
@@ -209,7 +226,7 @@ impl FrameStore {
         let entry = self.entry_mut(frame);
         assert!(entry.count > entry.loans, "a frame was lent without a count");
         entry.loans += 1;
-        Loan { frame, start: entry.payload.bytes()[start as usize..].as_ptr(), len: len_all - start }
+        Loan { frame, start: NonNull::from(&entry.payload.bytes()[start as usize..]).cast(), len: len_all - start }
     }
 
     /// Ends a loan: its count is the caller's again (release it, or lend again from a later start).
@@ -217,7 +234,7 @@ impl FrameStore {
     pub fn give_back(&mut self, loan: Loan) -> FrameId {
         let entry = self.entry_mut(loan.frame);
         assert!(entry.loans > 0, "a loan came back to a frame that lent none");
-        debug_assert!(entry.payload.bytes().as_ptr_range().end == loan.start.wrapping_add(loan.len as usize), "a loan of other bytes");
+        debug_assert!(entry.payload.bytes().as_ptr_range().end == loan.as_ptr().wrapping_add(loan.len as usize), "a loan of other bytes");
         entry.loans -= 1;
         loan.frame
     }
@@ -240,6 +257,16 @@ impl FrameStore {
         Some(self.occupy(Payload::Gathered(buffer)))
     }
 
+    /// Copies bytes into a pooled buffer, which becomes a frame with a count of one (the caller's). `None` as for [`FrameStore::gather`].
+    pub fn insert_copy(&mut self, bytes: &[u8]) -> Option<FrameId> {
+        if self.is_full() || bytes.len() > SEND_BYTES_MAX {
+            return None;
+        }
+        let mut buffer = self.gathers.take()?;
+        buffer.extend_from_slice(bytes);
+        Some(self.occupy(Payload::Gathered(buffer)))
+    }
+
     /// Gives the memory of idle gather buffers back, all but `keep`: for a shard that has nothing to do. `true` when there was any.
     pub fn trim(&mut self, keep: usize) -> bool {
         let more = self.gathers.idle.len() > keep;
@@ -250,6 +277,12 @@ impl FrameStore {
     /// Frames held now (gathers among them), gather buffers in use now, payload bytes held now.
     pub fn usage(&self) -> Usage {
         Usage { frames: self.frames, gathers: self.gathers.used, bytes: self.bytes }
+    }
+
+    /// Payload bytes held now.
+    #[inline]
+    pub fn bytes_held(&self) -> u64 {
+        self.bytes
     }
 
     fn is_full(&self) -> bool {
@@ -278,13 +311,14 @@ impl FrameStore {
         self.bytes += len as u64;
         if self.free == NONE {
             let id = FrameId(self.entries.len());
-            self.entries.push(Entry { id, count: 1, loans: 0, payload });
+            self.entries.push(Entry { id, count: 1, loans: 0, tag: 0, payload });
             return id;
         }
         let entry = self.entries.at_mut(self.free);
         let Payload::Vacant { next } = entry.payload else { unreachable!("an entry of the free list holds a payload") };
         self.free = next;
         entry.count = 1;
+        entry.tag = 0;
         entry.payload = payload;
         entry.id
     }
