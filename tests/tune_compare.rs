@@ -59,7 +59,7 @@ fn a_comparison_is_run_put_back_gone_on_with_and_computed_again() {
     assert_eq!(code, 0, "{text}");
     assert_eq!(lab.fake.bytes(), Fake::original(), "everything is put back");
     let answer = lab.json();
-    assert_eq!(texts(&answer["plan"]["sides"], "name"), ["baseline", "vm.stat_interval", "scheduler.nice", "server.spin", "mine"]);
+    assert_eq!(texts(&answer["plan"]["sides"], "name"), ["baseline", "vm.stat_interval", "server.spin", "scheduler.nice", "mine"]);
     assert_eq!(texts(&answer["unobservable"], "setting"), ["cpu.governor", "boot.skew_tick"]);
     assert!(
         answer["effects"].as_array().unwrap().iter().all(|effect| effect["verdict"] != "better" && effect["verdict"] != "worse"),
