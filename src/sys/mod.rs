@@ -6,5 +6,6 @@ pub mod memory;
 pub mod process;
 pub mod reuseport;
 pub mod rlimit;
+pub mod scheduler;
 pub mod signals;
 pub mod sockets;
