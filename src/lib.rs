@@ -19,6 +19,8 @@ pub mod mesh;
 
 pub mod reactor;
 
+pub mod control;
+
 pub mod client;
 pub mod load;
 pub mod serve;

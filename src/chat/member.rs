@@ -5,9 +5,10 @@ use bytes::Bytes;
 use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch};
 use super::rights::Right;
 use super::room::{Member, Place};
+use super::sample::{Stage, Stamps};
 use super::session::Entry;
 use super::shard::{Flow, Shard};
-use crate::ids::{Key, Position, RequestId, SessionId, WirePosition};
+use crate::ids::{Key, Now, Position, RequestId, SessionId, WirePosition};
 use crate::limits::PAGE_MESSAGES_DEFAULT;
 use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::Outgoing;
@@ -112,7 +113,8 @@ impl Shard {
         if self.is_full(home) {
             return Flow::Blocked(home);
         }
-        let parcel = self.parcel_of(room, user, send.body);
+        let mut parcel = self.parcel_of(room, user, send.body);
+        parcel.received = self.meter.send(self.now, room, parcel.user());
         let origin = self.origin(session, send.id);
         let key = send.key.as_deref().filter(|_| !send.ephemeral).map(|key| self.key_hash(parcel.user(), key));
         self.ask(session, home, Envelope::Publish { parcel, origin, ephemeral: send.ephemeral, echo, key }, out);
@@ -237,7 +239,8 @@ impl Shard {
         self.take_answer(session, payload, out);
     }
 
-    pub(super) fn deliver(&mut self, place: Key, payload: Bytes, except: Option<SessionId>, out: &mut Effects) {
+    pub(super) fn deliver(&mut self, now: Now, to: (Key, Option<SessionId>), what: (Bytes, Stamps), out: &mut Effects) {
+        let (place, except) = to;
         let Some(state) = self.places.get(place) else {
             self.counts.stale += 1;
             return;
@@ -249,20 +252,24 @@ impl Shard {
             out.targets.truncate(half);
         }
         let bulk = state.members.len() >= self.rules.bulk_room_members;
-        self.fanout(payload, start, if bulk { Class::Bulk } else { Class::Interactive }, out);
+        self.fanout(now, (start, if bulk { Class::Bulk } else { Class::Interactive }), what, out);
     }
 
-    pub(super) fn deliver_inbox(&mut self, user: Key, payload: Bytes, out: &mut Effects) {
+    pub(super) fn deliver_inbox(&mut self, now: Now, user: Key, what: (Bytes, Stamps), out: &mut Effects) {
         let start = out.targets.len();
         out.targets.extend(self.users.get(user).sessions.iter().copied());
-        self.fanout(payload, start, Class::Interactive, out);
+        self.fanout(now, (start, Class::Interactive), what, out);
     }
 
-    fn fanout(&mut self, payload: Bytes, start: usize, class: Class, out: &mut Effects) {
+    /// To the targets from `start` on.
+    fn fanout(&mut self, now: Now, to: (usize, Class), what: (Bytes, Stamps), out: &mut Effects) {
+        let ((start, class), (payload, mut stamps)) = (to, what);
+        out.sample(Stage::ToQueue, stamps.latest, now);
+        stamps.latest = stamps.latest.next(now);
         let targets = start..out.targets.len();
         self.counts.deliveries += targets.len() as u64;
         if !targets.is_empty() {
-            out.push(Effect::Fanout { payload, targets, class });
+            out.push(Effect::Fanout { payload, targets, class, stamps });
         }
     }
 
@@ -270,7 +277,7 @@ impl Shard {
         let Some(state) = self.places.get(place).filter(|state| state.watchers > 0) else { return };
         let start = out.targets.len();
         out.targets.extend(state.members.iter().filter(|member| member.watch).map(|member| member.session));
-        out.push(Effect::Fanout { payload, targets: start..out.targets.len(), class: Class::Interactive });
+        out.push(Effect::Fanout { payload, targets: start..out.targets.len(), class: Class::Interactive, stamps: Stamps::default() });
     }
 
     pub(super) fn member_off(&mut self, place: Key, payload: Bytes, out: &mut Effects) {

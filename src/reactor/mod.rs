@@ -14,8 +14,11 @@ pub mod counters;
 mod deadline;
 pub mod drive;
 mod effects;
+pub mod errand;
+pub mod histogram;
 mod inspect;
 mod overload;
+mod publish;
 mod receive;
 mod send;
 mod turn;
@@ -58,6 +61,7 @@ pub struct Parts<S> {
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
     pub control: Receiver<Control>,
+    pub errands: Receiver<errand::Errand>,
     pub report: Sender<Report>,
 }
 

@@ -81,6 +81,7 @@ impl<I: Io> Reactor<I> {
                 self.core.counters.sends.add(1);
                 let probe_ms = connection.probe_ms(no_progress_ms);
                 self.core.check_no_later(key, probe_ms);
+                self.probe_submitted(key);
                 return true;
             }
             Err(loan) => loan,

@@ -371,6 +371,10 @@ impl Io for Ring {
         self.buffers.left()
     }
 
+    fn stats(&self) -> RingStats {
+        self.stats
+    }
+
     fn shutdown(&mut self, socket: &OwnedFd, side: Side) {
         let how = match side {
             Side::Write => Shutdown::Write,

@@ -13,6 +13,7 @@ mod args;
 mod assembly;
 pub mod checks;
 pub mod exit;
+mod plane;
 
 pub use args::Args;
 pub use checks::{Plan, check};
@@ -63,12 +64,12 @@ fn try_run(args: &Args) -> Result<(), StartError> {
     start_log(&settings, args.log_level);
     // Before any thread: none may meet a signal with its default action.
     let (news, signals) = crossbeam_channel::bounded(SIGNALS_WAITING);
-    signals::install(news).map_err(|why| StartError::new(exit::INTERNAL, format!("can't take over the signals: {why}")))?;
+    signals::install(news.clone()).map_err(|why| StartError::new(exit::INTERNAL, format!("can't take over the signals: {why}")))?;
     let mut plan = check(&settings)?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
-    let server = assembly::Server::start(&settings, &mut plan)?;
+    let server = assembly::Server::start(&settings, &mut plan, news)?;
     put(&plan.ready_line())?;
     server.watch(&signals)
 }
