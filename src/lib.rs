@@ -6,6 +6,7 @@ pub mod ids;
 pub mod limits;
 pub mod mutation;
 pub mod protocol;
+pub mod stats;
 
 pub mod memory;
 pub mod ring;

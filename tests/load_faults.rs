@@ -453,7 +453,7 @@ fn nobody_there_and_somebody_else_there_are_told_apart() {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
     let (exit, text) = load(&address, "");
-    assert!(exit == Exit::Unreachable && text.contains("no ringroom frame") && text.lines().count() == 1, "{text}");
+    assert!(exit == Exit::Unreachable && text.contains("not its protocol: a frame of length") && text.lines().count() == 1, "{text}");
     other.join().unwrap();
     let (exit, text) = load(&address, "");
     assert!(exit == Exit::Unreachable && text.contains("unreachable") && text.lines().count() == 1, "{text}");

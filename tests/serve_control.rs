@@ -145,7 +145,8 @@ fn a_published_message_is_delivered_once_with_the_promise_of_a_send() {
     assert_eq!(heard, (0..20).map(Value::from).collect::<Vec<_>>());
     post(server.admin(), "/v1/publish", &json!({"room": "lobby", "body": 1})).assert_problem(400, "bad_field");
     call(server.admin(), "POST /v1/publish", &[], "{").assert_problem(400, "malformed");
-    post(server.admin(), "/v1/publish", &json!({"room": "lobby", "from": "bot", "body": "x".repeat(61_440)})).assert_problem(413, "body_too_large");
+    post(server.admin(), "/v1/publish", &json!({"room": "lobby", "from": "bot", "body": "x".repeat(61_440)}))
+        .assert_problem(413, "body_too_large");
     server.stop().assert_clean();
 }
 

@@ -1,10 +1,12 @@
 //! The floor under a chat server: a bare relay with the same operations and no chat.
 //!
 //! One shard on the same [`Ring`] inside the same executor, with the same frame store, queues, gathered sends and sleep as the server; what
-//! it leaves out is what chat costs: no user, no check, no order, no timer, no JSON. It says just enough of the protocol for `ringroom load` to drive
-//! it: a canned `welcome`, `joined` and `sent`, and for each `send` a `message` of the same shape and length as the server's, the sender's name and the
-//! position constant. Objects are told apart by their first bytes and fields found at the places where that generator puts them.
+//! it leaves out is what chat costs: no check, no order, no timer, no JSON. It says just enough of the protocol for `ringroom load` to drive it
+//! (`support/words.rs`): a canned `welcome`, `joined` and `sent`, and for each `send` a `message` of the same shape and length as the server's.
 #![allow(dead_code, reason = "each bench is a crate of its own and uses its part")]
+
+#[path = "../support/words.rs"]
+mod words;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,6 +29,7 @@ use ringroom::ring::park::ParkFile;
 use ringroom::ring::{self, Bells, Buffer, Completion, Errno, Io, ListenerId, Ring, RingSetup, Wait};
 use ringroom::sys::clock::monotonic_ns;
 use ringroom::sys::sockets::{self, Listen};
+use words::Request;
 
 /// As the server's defaults (`config`): the floor has no settings.
 const BUFFERS: u16 = 2_048;
@@ -41,16 +44,6 @@ const SLEEP_NS_MAX: u64 = 1_000_000_000;
 const ARENA_BYTES: usize = 8 * 1024;
 /// The server's hard mark, 1 MiB, in frames of the figures: a reader further behind is closed, so that an overload ends.
 const QUEUE_FRAMES_MAX: u32 = 4_600;
-
-const SEND: &[u8] = br#"{"type":"send","id":"#;
-const JOIN: &[u8] = br#"{"type":"join","id":"#;
-const HELLO: &[u8] = br#"{"type":"hello""#;
-const PING: &[u8] = br#"{"type":"ping""#;
-const ROOM: &[u8] = br#","room":""#;
-const BODY: &[u8] = br#"","body":"#;
-const AT: &[u8] = br#"","at":"01234567.1700000000000-0""#;
-const FROM: &[u8] = br#","from":"u0000-00000000","ts":1700000000000,"body":"#;
-const WELCOME: &[u8] = br#"{"type":"welcome","version":1,"user":"u0000-00000000","session":"0000000000000000","node":"floor","heartbeat_ms":25000,"inbox":{"at":"01234567.0-0","replay":0},"limits":{"frame_bytes":65536,"body_bytes":61440,"rooms":128,"replay":0,"requests_per_s":1000000,"requests_burst":1000000}}"#;
 
 /// A relay on a thread of its own.
 pub(crate) struct Relay {
@@ -327,38 +320,33 @@ impl Core {
     }
 
     fn object(&mut self, key: Key, json: &[u8]) {
-        if let Some(rest) = json.strip_prefix(SEND) {
-            self.relay(key, rest);
-        } else if let Some(rest) = json.strip_prefix(JOIN) {
-            self.join(key, rest);
-        } else if json.starts_with(HELLO) {
-            self.say(key, &[WELCOME]);
-        } else if json.starts_with(PING) {
-            self.say(key, &[br#"{"type":"pong","id":1,"ts":1700000000000}"#]);
-        } else {
-            self.gone(key);
+        match Request::read(json) {
+            Some(Request::Send { id, room, body }) => self.relay(key, id, (room, body)),
+            Some(Request::Join { id, room }) => {
+                self.join(key, room);
+                self.say(key, &words::joined(id, room));
+            }
+            Some(Request::Hello { user }) => {
+                self.join(key, &words::inbox(user));
+                self.say(key, &[words::WELCOME]);
+            }
+            Some(Request::Ping) => self.say(key, &[words::PONG]),
+            None => self.gone(key),
         }
     }
 
-    fn join(&mut self, key: Key, rest: &[u8]) {
-        let (id, rest) = id_and_rest(rest);
-        let room = &rest[..rest.len() - br#""}"#.len()];
+    fn join(&mut self, key: Key, room: &[u8]) {
         let index = *self.by_name.entry(room.to_vec()).or_insert_with(|| {
             self.rooms.push(Vec::new());
             self.rooms.len() - 1
         });
         self.rooms[index].push(key);
-        self.say(key, &[br#"{"type":"joined","id":"#, id, ROOM, room, AT, br#","members":1,"replay":0}"#]);
     }
 
     /// The body to every member of the room, `sent` to its sender before it.
-    fn relay(&mut self, key: Key, rest: &[u8]) {
-        let (id, rest) = id_and_rest(rest);
-        let end = rest.iter().position(|byte| *byte == b'"').expect("a name ends with a quote");
-        let room = &rest[..end];
-        let body = &rest[end + BODY.len()..rest.len() - 1];
-        self.say(key, &[br#"{"type":"sent","id":"#, id, ROOM, room, AT, b"}"]);
-        let payload = self.pack(&[br#"{"type":"message""#, ROOM, room, AT, FROM, body, b"}"]);
+    fn relay(&mut self, key: Key, id: &[u8], (room, body): (&[u8], &[u8])) {
+        self.say(key, &words::sent(id, room));
+        let payload = self.pack(&words::message(room, body));
         let Some(index) = self.by_name.get(room).copied() else { return };
         let frame = self.frames.insert(payload).expect("the frame store has room");
         let mut taken = 0;
@@ -441,10 +429,4 @@ impl Core {
             room.retain(|member| *member != key);
         }
     }
-}
-
-/// `7,"room":"name...` as `7` and `name...`.
-fn id_and_rest(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(0);
-    (&text[..end], text[end..].strip_prefix(ROOM).expect("as the generator writes it"))
 }

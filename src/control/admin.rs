@@ -105,7 +105,8 @@ pub(super) async fn sessions(State(desk): State<Arc<Desk>>, Query(parameters): P
 /// `DELETE /v1/sessions/{id}`: `bye` 410 `kicked`.
 pub(super) async fn kick(State(desk): State<Arc<Desk>>, Path(id): Path<String>) -> Answer {
     let gone = || Problem::new(404, "not_found", "no such session, or it has ended");
-    let public_id = u64::from_str_radix(&id, 16).map_err(|_| Problem::bad_field("a session is named by the hexadecimal number in welcome"))?;
+    let public_id =
+        u64::from_str_radix(&id, 16).map_err(|_| Problem::bad_field("a session is named by the hexadecimal number in welcome"))?;
     let at = desk.shards.directory.find(public_id).ok_or_else(gone)?.at;
     match desk.ask(at.shard, Wish::Kick { session: at.session, public_id }).await? {
         Outcome::Kicked(true) => Ok(json_response(200, &json!({"kicked": id}))),

@@ -114,7 +114,9 @@ mod tests {
         let code = |shown: &str| check(Some(&token), &headers(&[(header::AUTHORIZATION, shown)])).map_err(|p| p.code);
         assert_eq!(code("Bearer 0123456789abcdef"), Ok(()));
         assert_eq!(code("bearer 0123456789abcdef"), Ok(()));
-        for wrong in ["Bearer 0123456789abcdeg", "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Bearer ", "Basic 0123456789abcdef", ""] {
+        for wrong in
+            ["Bearer 0123456789abcdeg", "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Bearer ", "Basic 0123456789abcdef", ""]
+        {
             assert_eq!(code(wrong), Err(401), "{wrong}");
         }
         assert!(check(Some(&token), &headers(&[(header::HOST, "127.0.0.1")])).is_err());

@@ -133,7 +133,9 @@ mod tests {
     fn the_answer_of_a_full_house_is_as_long_as_it_says() {
         let text = std::str::from_utf8(TOO_MANY).unwrap();
         let (header, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(header.contains(&format!("Content-Length: {}\r\n", body.len())) || header.ends_with(&format!("Content-Length: {}", body.len())));
+        assert!(
+            header.contains(&format!("Content-Length: {}\r\n", body.len())) || header.ends_with(&format!("Content-Length: {}", body.len()))
+        );
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
     }
 }

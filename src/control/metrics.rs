@@ -43,7 +43,8 @@ fn shard_samples(page: &mut Page, shard: &str, counters: &Counters) {
         page.add(Kind::Counter, "ringroom_closes_total", "Connections that ended, by why", &labels, count);
     }
     for (stage, histogram) in [("home", &counters.to_home), ("queue", &counters.to_queue), ("submit", &counters.to_submit)] {
-        let help = "Time of a message for a stage of its way, sampled: to its room's home, to its members' queues, to the submission of a send";
+        let help =
+            "Time of a message for a stage of its way, sampled: to its room's home, to its members' queues, to the submission of a send";
         page.add_histogram("ringroom_stage_seconds", help, &[("shard", shard), ("stage", stage)], &histogram.seen());
     }
     let durations = [
@@ -71,7 +72,13 @@ fn process_samples(page: &mut Page, desk: &Desk) {
         gauge("ringroom_process_open_files", "Descriptors of the process", files);
     }
     let failed = shared.tasks_failed.load(Ordering::Relaxed);
-    page.add(Kind::Counter, "ringroom_tasks_failed_total", "Tasks of shards that ended by themselves; the first ends the process", &[], failed);
+    page.add(
+        Kind::Counter,
+        "ringroom_tasks_failed_total",
+        "Tasks of shards that ended by themselves; the first ends the process",
+        &[],
+        failed,
+    );
     if let Some(ms) = cpu_ms() {
         let text = format!("{}.{:03}", ms / 1_000, ms % 1_000);
         page.add(Kind::Counter, "ringroom_process_cpu_seconds_total", "Processor time of the process", &[], text);
@@ -84,8 +91,13 @@ fn verifier_samples(page: &mut Page, desk: &Desk) {
     let Some(pool) = &desk.pool else { return };
     let counts = pool.counts();
     let help = "Tokens judged by the verifier's threads, by what came of it";
-    let outcomes =
-        [("checked", counts.checked), ("good", counts.good), ("remembered", counts.remembered), ("late", counts.late), ("panicked", counts.panics)];
+    let outcomes = [
+        ("checked", counts.checked),
+        ("good", counts.good),
+        ("remembered", counts.remembered),
+        ("late", counts.late),
+        ("panicked", counts.panics),
+    ];
     for (outcome, count) in outcomes {
         page.add(Kind::Counter, "ringroom_tokens_total", help, &[("outcome", outcome)], count);
     }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::decode::{Object, Reader, Tail};
-use super::frame::{self, RunId};
-use super::plan::{Mode, ServerLimits};
+use super::body::USERS_MAX;
+use super::dialect::{Dialect, Event, Login, Tail};
+use super::plan::ServerLimits;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,12 +58,12 @@ impl std::fmt::Display for ProbeError {
 }
 
 /// Logs in once, reads the limits, says `bye`.
-pub fn probe(address: SocketAddr, run: RunId) -> Result<ServerLimits, ProbeError> {
+pub fn probe(address: SocketAddr, dialect: &mut Dialect) -> Result<ServerLimits, ProbeError> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(ProbeError::Unreachable)?;
     // The last user number: no connection of the plan uses it together with this one for long.
-    let hello = frame::login(&run.user(frame::USERS_MAX - 1), &[]);
+    let mut hello = Vec::new();
+    dialect.login(&Login { connection: USERS_MAX - 1, rooms: &[], inbox: false }, &mut hello);
     stream.write_all(&hello).map_err(ProbeError::Unreachable)?;
-    let reader = Reader::new(run, Mode::Rooms, 0);
     let deadline = Instant::now() + PROBE_TIMEOUT;
     let (mut tail, mut buffer, mut answer) = (Tail::default(), [0; 4096], None);
     while answer.is_none() {
@@ -75,16 +75,18 @@ pub fn probe(address: SocketAddr, run: RunId) -> Result<ServerLimits, ProbeError
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(ProbeError::NotWelcome(error.to_string())),
         };
-        let cut = tail.feed(&buffer[..count], &mut |frame| {
-            answer.get_or_insert_with(|| match reader.read(frame) {
-                Object::Welcome(limits) => Ok(*limits),
-                Object::Bye { reason } | Object::Refused { reason, .. } => Err(reason),
+        let cut = dialect.decode(&mut tail, &buffer[..count], &mut |event| {
+            answer.get_or_insert_with(|| match event {
+                Event::Welcome(limits) => Ok(*limits),
+                Event::Bye { reason } | Event::Refused { reason, .. } => Err(reason),
                 other => Err(format!("{other:?}").chars().take(100).collect()),
             });
         });
-        cut.map_err(|bad| ProbeError::NotWelcome(format!("no ringroom frame: length {}", bad.0)))?;
+        cut.map_err(|broken| ProbeError::NotWelcome(format!("not its protocol: {}", broken.0)))?;
     }
     // Only a courtesy; the limits are known.
-    let _ = stream.write_all(&frame::framed(r#"{"type":"bye"}"#));
+    let mut bye = Vec::new();
+    dialect.goodbye(&mut bye);
+    let _ = stream.write_all(&bye);
     answer.expect("the loop ends with an answer").map_err(ProbeError::NotWelcome)
 }

@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, VecDeque};
 use hashbrown::HashSet;
 use smallvec::SmallVec;
 
+use super::body::Stamp;
 use super::check::{Arrival, Checker, Place};
-use super::decode::{Object, Reader};
-use super::frame::{SEND_ID_FIRST, Stamp};
+use super::dialect::{Abilities, Event};
 use super::record::{Interval, Phase, Waiting};
+
+/// Request numbers of sends start here, so that all have ten digits.
+pub const SEND_ID_FIRST: u64 = 1_000_000_000;
 
 /// A room that a connection reads.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,7 @@ pub struct Request {
 /// A connection's part of the books.
 #[derive(Debug, Default)]
 pub struct Page {
+    pub connection: u32,
     /// Rising by room.
     pub memberships: SmallVec<[Membership; 1]>,
     /// `joined`s (and the `welcome`, as one more) still missing.
@@ -51,6 +55,10 @@ pub struct Page {
 }
 
 impl Page {
+    pub fn new(connection: u32) -> Self {
+        Self { connection, ..Self::default() }
+    }
+
     /// Enters a request; its number is the answer.
     pub fn enter(&mut self, request: Request) -> u64 {
         // The front is never an answered one.
@@ -74,6 +82,17 @@ impl Page {
         Some(request)
     }
 
+    /// The number of the request that sent a message.
+    fn request_of(&self, stamp: &Stamp) -> Option<u64> {
+        let at = self.requests.iter().position(|r| (r.room, r.sequence) == (stamp.room, stamp.sequence))?;
+        Some(SEND_ID_FIRST + self.first_id + super::plan::as_u64(at))
+    }
+
+    /// The number of the oldest request without an answer.
+    fn oldest(&self) -> Option<u64> {
+        (!self.requests.is_empty()).then_some(SEND_ID_FIRST + self.first_id)
+    }
+
     /// Requests without an answer.
     pub fn unanswered(&self) -> impl Iterator<Item = &Request> {
         self.requests.iter().filter(|r| !r.answered)
@@ -93,7 +112,7 @@ pub struct Incidents {
 /// The books of a thread.
 #[derive(Debug)]
 pub struct Ledger {
-    reader: Reader,
+    abilities: Abilities,
     lanes: usize,
     pub checker: Checker,
     /// Local room x lane.
@@ -115,10 +134,10 @@ pub struct Ledger {
 
 impl Ledger {
     /// `receivers`: of each local room, on this thread.
-    pub fn new(reader: Reader, lanes: usize, receivers: Vec<u32>) -> Self {
+    pub fn new(abilities: Abilities, lanes: usize, receivers: Vec<u32>) -> Self {
         let memberships = receivers.iter().map(|n| usize::try_from(*n).expect("a u32 fits")).sum();
         Self {
-            reader,
+            abilities,
             lanes,
             checker: Checker::new(memberships, lanes),
             waiting: std::iter::repeat_with(Waiting::default).take(receivers.len() * lanes).collect(),
@@ -133,22 +152,22 @@ impl Ledger {
         }
     }
 
-    /// A frame has arrived on a connection at `now_ns` of the monotonic clock.
-    pub fn on_frame(&mut self, page: &mut Page, frame: &[u8], now_ns: u64) {
-        match self.reader.read(frame) {
-            Object::Delivery(stamp) => self.on_delivery(page, &stamp, now_ns),
-            Object::Sent { id } => self.on_sent(page, id, now_ns),
-            Object::Welcome(_) | Object::Joined => page.login_left = page.login_left.saturating_sub(1),
-            Object::Ping => page.pong_due = true,
-            Object::Refused { id, reason } => self.on_refused(page, id, reason),
-            Object::Bye { reason } => page.bye = Some(reason),
-            Object::Gap => self.incidents.gaps += 1,
-            Object::Garbled(bytes) => self.incidents.note_garbled(bytes),
-            Object::Other => {}
+    /// Something has arrived on a connection at `now_ns` of the monotonic clock.
+    pub fn on_event(&mut self, page: &mut Page, event: Event<'_>, now_ns: u64) {
+        match event {
+            Event::Delivery { stamp, .. } => self.on_delivery(page, &stamp, now_ns),
+            Event::Sent { id } => self.on_sent(page, id, now_ns),
+            Event::Welcome(_) | Event::Joined { .. } => page.login_left = page.login_left.saturating_sub(1),
+            Event::Ping => page.pong_due = true,
+            Event::Refused { id, reason } => self.on_refused(page, id, reason),
+            Event::Bye { reason } => page.bye = Some(reason),
+            Event::Gap => self.incidents.gaps += 1,
+            Event::Garbled(bytes) => self.incidents.note_garbled(bytes),
+            Event::History { .. } | Event::Other => {}
         }
     }
 
-    fn on_delivery(&mut self, page: &Page, stamp: &Stamp, now_ns: u64) {
+    fn on_delivery(&mut self, page: &mut Page, stamp: &Stamp, now_ns: u64) {
         let Some(membership) = find(&page.memberships, stamp.room) else {
             self.incidents.note_garbled(b"a message of a room that this connection is not in");
             return;
@@ -173,10 +192,16 @@ impl Ledger {
                 self.interval.histograms.last.saturating_record(latency);
             }
         }
+        if !self.abilities.answers
+            && stamp.sender == page.connection
+            && let Some(id) = page.request_of(stamp)
+        {
+            self.on_sent(page, Some(id), now_ns);
+        }
     }
 
-    fn on_sent(&mut self, page: &mut Page, id: u64, now_ns: u64) {
-        let Some(request) = page.answer(id) else {
+    fn on_sent(&mut self, page: &mut Page, id: Option<u64>, now_ns: u64) {
+        let Some(request) = id.or_else(|| page.oldest()).and_then(|id| page.answer(id)) else {
             self.incidents.note_garbled(b"an answer to a request that was not made");
             return;
         };
@@ -192,12 +217,19 @@ impl Ledger {
         }
     }
 
-    /// A request that never left the generator.
-    pub fn withdraw(&mut self, page: &mut Page, id: u64) {
-        if let Some(request) = page.answer(id) {
-            self.unanswered -= 1;
-            self.excused.insert((request.room, request.sequence));
+    /// A message is about to be sent; its request number. Waits for an answer where there will be one.
+    pub fn enter(&mut self, page: &mut Page, request: Request) -> u64 {
+        if !self.abilities.answers && find(&page.memberships, request.room).is_none() {
+            return SEND_ID_FIRST;
         }
+        self.unanswered += 1;
+        page.enter(request)
+    }
+
+    /// A message never left the generator.
+    pub fn withdraw(&mut self, page: &mut Page, id: u64, message: (u32, u32)) {
+        self.unanswered -= u64::from(page.answer(id).is_some());
+        self.excused.insert(message);
     }
 
     fn on_refused(&mut self, page: &mut Page, id: Option<u64>, reason: String) {
@@ -235,22 +267,53 @@ fn find(memberships: &[Membership], room: u32) -> Option<Membership> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::frame::{RunId, Template};
-    use super::super::plan::Mode;
+    use super::super::dialect::Target;
     use super::*;
 
     fn ledger() -> (Ledger, Page) {
-        let reader = Reader::new(RunId::new(5), Mode::Rooms, 128);
         let page = Page { memberships: SmallVec::from_iter([Membership { room: 3, index: 0, local_room: 0 }]), ..Page::default() };
-        (Ledger::new(reader, 1, vec![1]), page)
+        (Ledger::new(Target::Ringroom.abilities(), 1, vec![1]), page)
     }
 
     fn request(sequence: u32) -> Request {
         Request { room: 3, sequence, intended_ns: 10, handed_ns: 20, alone: false, answered: false }
     }
 
-    fn sent(id: u64) -> Vec<u8> {
-        format!(r#"{{"type":"sent","id":{id},"room":"r","at":"1.1-0"}}"#).into_bytes()
+    fn sent(id: u64) -> Event<'static> {
+        Event::Sent { id: Some(id) }
+    }
+
+    fn delivery(stamp: Stamp) -> Event<'static> {
+        Event::Delivery { stamp, whole: b"" }
+    }
+
+    #[test]
+    fn without_answers_the_senders_own_copy_is_the_answer() {
+        let (ledger, mut page) = ledger();
+        let mut ledger = Ledger { abilities: Abilities { answers: false, ..ledger.abilities }, ..ledger };
+        page.connection = 7;
+        for sequence in 0..3 {
+            page.enter(request(sequence));
+        }
+        ledger.unanswered = 3;
+        for (sender, sequence) in [(7, 0), (8, 0), (7, 2), (7, 1)] {
+            let lane = u16::from(sender == 8);
+            let stamp = Stamp { room: 3, lane: 0, sender, sequence: sequence + 10 * u32::from(lane), previous: 0, intended_ns: 10 };
+            ledger.on_event(&mut page, delivery(stamp), 50);
+        }
+        assert_eq!((ledger.unanswered, ledger.interval.counts.answered), (0, 3));
+        assert_eq!(ledger.interval.histograms.sent.len(), 3);
+    }
+
+    #[test]
+    fn an_answer_without_a_number_is_the_oldest_requests() {
+        let (mut ledger, mut page) = ledger();
+        for sequence in 0..2 {
+            page.enter(request(sequence));
+        }
+        ledger.unanswered = 2;
+        ledger.on_event(&mut page, Event::Sent { id: None }, 50);
+        assert_eq!(page.unanswered().map(|r| r.sequence).collect::<Vec<_>>(), [1]);
     }
 
     #[test]
@@ -259,12 +322,12 @@ mod tests {
         let ids: Vec<u64> = (0..3).map(|s| page.enter(request(s))).collect();
         ledger.unanswered = 3;
         for id in [ids[1], ids[0], ids[2]] {
-            ledger.on_frame(&mut page, &sent(id), 100);
+            ledger.on_event(&mut page, sent(id), 100);
         }
         assert_eq!((ledger.unanswered, ledger.interval.counts.answered), (0, 3));
         assert_eq!(page.unanswered().count(), 0);
         for id in [ids[1], ids[2] + 1, 0] {
-            ledger.on_frame(&mut page, &sent(id), 100);
+            ledger.on_event(&mut page, sent(id), 100);
         }
         assert_eq!(ledger.incidents.garbled, 3);
     }
@@ -274,8 +337,8 @@ mod tests {
         let (mut ledger, mut page) = ledger();
         let id = page.enter(request(0));
         ledger.unanswered = 1;
-        let error = format!(r#"{{"type":"error","id":{id},"code":503,"reason":"overloaded","message":"later"}}"#);
-        ledger.on_frame(&mut page, error.as_bytes(), 50);
+        let reason = "503 overloaded: later".to_owned();
+        ledger.on_event(&mut page, Event::Refused { id: Some(id), reason }, 50);
         assert!(ledger.excused.contains(&(3, 0)));
         assert_eq!((ledger.unanswered, ledger.interval.counts.refused), (0, 1));
         assert_eq!(ledger.incidents.refusals["503 overloaded: later"], 1);
@@ -293,7 +356,7 @@ mod tests {
             .collect();
         ledger.unanswered = 10;
         for (n, id) in (0..).zip(ids) {
-            ledger.on_frame(&mut page, &sent(id), 1_000_000_000 + n);
+            ledger.on_event(&mut page, sent(id), 1_000_000_000 + n);
         }
         let over = |h: &hdrhistogram::Histogram<u64>| h.count_between(150_000_000, u64::MAX);
         assert_eq!(over(&ledger.interval.histograms.sent), 9);
@@ -303,15 +366,11 @@ mod tests {
     #[test]
     fn only_messages_due_in_the_window_are_measured_and_all_are_checked() {
         let (mut ledger, mut page) = ledger();
-        let mut template = Template::new(RunId::new(5), Mode::Rooms, 128);
         ledger.interval.restart(Phase::Measured, 1_000);
         ledger.window_start_ns = 1_000;
         for (sequence, intended_ns) in [(0, 999), (1, 1_000), (1, 1_000)] {
             let stamp = Stamp { room: 3, lane: 0, sender: 0, sequence, previous: sequence, intended_ns };
-            let send = template.fill(SEND_ID_FIRST, &stamp);
-            let body = String::from_utf8_lossy(&send[send.len() - 129..]).into_owned();
-            let text = format!(r#"{{"type":"message","room":"{}","body":{body}"#, RunId::new(5).room(Mode::Rooms, 3));
-            ledger.on_frame(&mut page, text.as_bytes(), 5_000);
+            ledger.on_event(&mut page, delivery(stamp), 5_000);
         }
         assert_eq!(ledger.interval.histograms.delivery.len(), 1);
         assert_eq!((ledger.received, ledger.checker.faults.doubled), (2, 1));

@@ -13,7 +13,7 @@ use crate::limits::SEND_BYTES_MAX;
 use crate::memory::frames::{FrameId, FrameStore, Loan};
 use crate::ring::{Errno, Io};
 
-use super::decode::Tail;
+use super::dialect::Tail;
 use super::ledger::Page;
 
 /// Frames gathered into one send.

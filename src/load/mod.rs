@@ -7,12 +7,13 @@
 //! A run: plan ([`plan`]) -> limits of the server ([`connect`]) -> workers log in ([`worker`]) -> warm-up, window, grace -> books side by side
 //! ([`verdict`]) -> table and files ([`report`]). [`run`] is the command; [`execute`] is the same with the output and the signals as values.
 
+pub mod body;
 pub mod check;
 pub mod connect;
-pub mod decode;
-pub mod frame;
+pub mod dialect;
 pub mod ledger;
 pub mod link;
+pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod record;
@@ -33,6 +34,8 @@ use crossbeam_channel::Receiver;
 use crate::sys::affinity::{self, Cpu};
 use crate::sys::signals::{self, Signal};
 
+use body::Sizes;
+use dialect::Target;
 use plan::{Arrivals, Mode, Plan, PlanError, Wish};
 use report::live::Style;
 
@@ -42,9 +45,12 @@ use report::live::Style;
 /// itself was too slow); 64 a plan that can't be carried out; 69 no server there; 74 results could not be written.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Server to drive
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7777")]
-    pub connect: String,
+    /// What to drive
+    #[arg(long, value_enum, default_value_t)]
+    pub target: Target,
+    /// Where it is [default: the target's usual port on this host]
+    #[arg(long, value_name = "ADDR")]
+    pub connect: Option<String>,
     /// Connections, each a user of its own
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub connections: u32,
@@ -57,9 +63,9 @@ pub struct Args {
     /// Messages per second, of all senders together
     #[arg(long, value_name = "R", default_value_t = 1_000.0)]
     pub rate: f64,
-    /// Bytes of a message's body
-    #[arg(long, value_name = "BYTES", default_value_t = 128)]
-    pub size: usize,
+    /// Bytes of a message's body: 128, 64-1024 (evenly), 128:90,4096:10 (sizes and weights)
+    #[arg(long, value_name = "BYTES", default_value = "128")]
+    pub size: Sizes,
     /// Seconds of load before measuring
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     pub warmup: u64,
@@ -195,13 +201,14 @@ fn prepare(args: &Args) -> Result<Job, Failure> {
         _ => Mode::Rooms,
     };
     let plan = Plan::new(Wish {
-        address: resolve(&args.connect)?,
+        target: args.target,
+        address: resolve(args.connect.as_deref().unwrap_or_else(|| args.target.default_address()))?,
         mode,
         connections: args.connections,
         rooms: args.rooms,
         room_size: args.room_size.unwrap_or_else(|| (args.connections / args.rooms.max(1)).max(1)),
         rate: if mode == Mode::Idle { 0.0 } else { args.rate },
-        body_bytes: args.size,
+        sizes: args.size.clone(),
         threads: args.threads,
         arrivals: args.arrivals,
         seed: args.seed,

@@ -13,7 +13,8 @@ use std::net::SocketAddr;
 
 use crate::limits;
 
-use super::frame;
+use super::body::{self, Sizes};
+use super::dialect::Target;
 
 /// What the connections do once they are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +35,14 @@ pub enum Arrivals {
 /// What the user asked for, as numbers.
 #[derive(Clone, Debug)]
 pub struct Wish {
+    pub target: Target,
     pub address: SocketAddr,
     pub mode: Mode,
     pub connections: u32,
     pub rooms: u32,
     pub room_size: u32,
     pub rate: f64,
-    pub body_bytes: usize,
+    pub sizes: Sizes,
     pub threads: u16,
     pub arrivals: Arrivals,
     pub seed: u64,
@@ -106,6 +108,14 @@ impl Plan {
 
     pub fn wish(&self) -> &Wish {
         &self.wish
+    }
+
+    /// Rooms with a name of their own; behind them inboxes are numbered.
+    pub fn named_rooms(&self) -> u32 {
+        match self.wish.mode {
+            Mode::Direct => 0,
+            Mode::Rooms | Mode::Idle => self.wish.rooms,
+        }
     }
 
     /// Rooms as they are numbered in the bodies: with direct messages one inbox per connection.
@@ -190,7 +200,7 @@ impl Plan {
 
     /// Refuses a plan above what the server said in `welcome`.
     pub fn check_server(&self, server: &ServerLimits) -> Result<(), PlanError> {
-        let bytes = self.wish.body_bytes;
+        let bytes = self.wish.sizes.most();
         if let Some(most) = server.body_bytes
             && as_u64(bytes) > most
             && self.wish.mode != Mode::Idle
@@ -229,7 +239,7 @@ fn check_numbers(wish: &Wish) -> Result<(), PlanError> {
     if wish.connections == 0 {
         return Err(PlanError::NoConnections);
     }
-    if wish.connections > frame::USERS_MAX {
+    if wish.connections > body::USERS_MAX {
         return Err(PlanError::TooManyConnections(wish.connections));
     }
     if wish.threads == 0 {
@@ -249,9 +259,9 @@ fn check_numbers(wish: &Wish) -> Result<(), PlanError> {
 
 fn check_shape(wish: &Wish) -> Result<(), PlanError> {
     if wish.mode != Mode::Idle {
-        let bytes = wish.body_bytes;
-        if bytes < frame::BODY_BYTES_MIN {
-            return Err(PlanError::BodyTooSmall { bytes, least: frame::BODY_BYTES_MIN });
+        let (bytes, least) = (wish.sizes.most(), body::BODY_BYTES_MIN);
+        if wish.sizes.least() < least {
+            return Err(PlanError::BodyTooSmall { bytes: wish.sizes.least(), least });
         }
         if bytes > limits::BODY_BYTES_MAX {
             return Err(PlanError::BodyTooLarge { bytes, most: as_u64(limits::BODY_BYTES_MAX) });
@@ -291,7 +301,7 @@ impl fmt::Display for PlanError {
             Self::RateNotPositive(rate) => write!(f, "--rate {rate}: must be above 0 messages/s (to only hold connections use --idle)"),
             Self::RateTooHigh(rate) => write!(f, "--rate {rate}: at most {RATE_MAX} messages/s"),
             Self::NoConnections => write!(f, "--connections 0: there must be at least one"),
-            Self::TooManyConnections(n) => write!(f, "--connections {n}: at most {}", frame::USERS_MAX),
+            Self::TooManyConnections(n) => write!(f, "--connections {n}: at most {}", body::USERS_MAX),
             Self::NoRooms => write!(f, "--rooms 0: there must be at least one (or use --direct)"),
             Self::RoomSizeZero => write!(f, "--room-size 0: a room needs at least one member"),
             Self::RoomOverConnections { room_size, connections } => {
@@ -332,13 +342,14 @@ mod tests {
 
     pub(crate) fn wish() -> Wish {
         Wish {
+            target: Target::Ringroom,
             address: "127.0.0.1:1".parse().unwrap(),
             mode: Mode::Rooms,
             connections: 10,
             rooms: 3,
             room_size: 4,
             rate: 100.0,
-            body_bytes: 128,
+            sizes: Sizes::Fixed(128),
             threads: 2,
             arrivals: Arrivals::Poisson,
             seed: 1,
@@ -394,8 +405,8 @@ mod tests {
         assert!(matches!(refusal(Wish { rate: 0.0, ..wish() }), PlanError::RateNotPositive(_)));
         assert!(matches!(refusal(Wish { rate: f64::NAN, ..wish() }), PlanError::RateNotPositive(_)));
         assert!(matches!(refusal(Wish { room_size: 11, ..wish() }), PlanError::RoomOverConnections { .. }));
-        assert!(matches!(refusal(Wish { body_bytes: 63, ..wish() }), PlanError::BodyTooSmall { .. }));
-        assert!(matches!(refusal(Wish { body_bytes: 61_441, ..wish() }), PlanError::BodyTooLarge { .. }));
+        assert!(matches!(refusal(Wish { sizes: Sizes::Fixed(63), ..wish() }), PlanError::BodyTooSmall { .. }));
+        assert!(matches!(refusal(Wish { sizes: Sizes::Fixed(61_441), ..wish() }), PlanError::BodyTooLarge { .. }));
         assert!(matches!(refusal(Wish { threads: 11, ..wish() }), PlanError::ThreadsOverConnections { .. }));
         assert!(matches!(refusal(Wish { connections: 0, ..wish() }), PlanError::NoConnections));
         assert!(Plan::new(Wish { rate: 0.0, mode: Mode::Idle, ..wish() }).is_ok());

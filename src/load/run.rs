@@ -17,8 +17,10 @@ use crate::sys::clock::monotonic_ns;
 use crate::sys::rlimit::{self, Resource};
 use crate::sys::signals::Signal;
 
+use super::body::Bodies;
 use super::connect;
-use super::frame::RunId;
+use super::dialect::Dialect;
+use super::names::{Names, RunId};
 use super::observe::{Memory, Process};
 use super::plan::{Mode, Plan, as_f64};
 use super::record::{Counts, Histograms, Interval, Phase};
@@ -50,7 +52,9 @@ pub(super) fn run(job: Job, outside: &mut Outside<'_>) -> Result<Exit, Failure> 
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|error| Failure::new(Exit::Kernel, error))?;
     let run = RunId::new(u32::from_ne_bytes(random));
-    let limits = connect::probe(plan.wish().address, run).map_err(|error| Failure::new(Exit::Unreachable, error))?;
+    let names = Names::new(run, plan.named_rooms());
+    let mut dialect = Dialect::new(plan.wish().target, names.clone(), Bodies::new(run, plan.wish().sizes.clone()));
+    let limits = connect::probe(plan.wish().address, &mut dialect).map_err(|error| Failure::new(Exit::Unreachable, error))?;
     plan.check_server(&limits)?;
     let files = job.args.out.as_deref().map(Files::create).transpose()?;
     let process = match job.args.server_pid {
@@ -61,14 +65,14 @@ pub(super) fn run(job: Job, outside: &mut Outside<'_>) -> Result<Exit, Failure> 
         return Err(Failure::new(Exit::Usage, format!("--server-pid {}: no such process", job.args.server_pid.unwrap_or(0))));
     }
     let pacing = if job.args.no_spin { Pacing::Sleep } else { Pacing::Spin };
-    let crew = Crew::start(&plan, Hire { run, pacing, features, cpus: job.cpus })?;
+    let crew = Crew::start(&plan, Hire { names, pacing, features, cpus: job.cpus })?;
     let reporter = Reporter::new(plan, crew, process, files);
     reporter.run(outside, if job.args.json { Ending::Json } else { Ending::Table })
 }
 
 /// What every worker gets.
 struct Hire {
-    run: RunId,
+    names: Names,
     pacing: Pacing,
     features: Features,
     cpus: Vec<Cpu>,
@@ -94,7 +98,7 @@ impl Crew {
             let setup = Setup {
                 lane,
                 plan: Arc::clone(plan),
-                run: hire.run,
+                names: hire.names.clone(),
                 pacing: hire.pacing,
                 shared: Arc::clone(&shared),
                 reports: sender.clone(),

@@ -5,6 +5,14 @@
 
 use super::plan::Arrivals;
 
+/// A number to one that shares nothing visible with it: splitmix64's finish.
+pub fn mix(number: u64) -> u64 {
+    let mut z = number;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// xoshiro256++ seeded through splitmix64 (Blackman and Vigna, public domain): fast and, with equal seeds, equal everywhere.
 #[derive(Clone, Debug)]
 pub struct Random {
@@ -16,10 +24,7 @@ impl Random {
         let mut x = seed;
         let state = std::array::from_fn(|_| {
             x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = x;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
+            mix(x)
         });
         Self { state }
     }

@@ -100,13 +100,14 @@ mod tests {
 
     fn plan(arrivals: Arrivals) -> Plan {
         Plan::new(Wish {
+            target: super::super::dialect::Target::Ringroom,
             address: "127.0.0.1:1".parse().unwrap(),
             mode: Mode::Rooms,
             connections: 12,
             rooms: 3,
             room_size: 4,
             rate: 100.0,
-            body_bytes: 128,
+            sizes: super::super::body::Sizes::Fixed(128),
             threads: 2,
             arrivals,
             seed: 1,

@@ -94,7 +94,7 @@ pub fn count(plan: &Plan, outcomes: &[Outcome]) -> (Faults, Remarks) {
             if lost > 0 && remarks.examples.len() < EXAMPLES_MAX {
                 remarks.examples.push(example(plan, seat, lost));
             }
-            if lost == 0 && !excused.contains(&seat.room) {
+            if lost == 0 && plan.wish().target.abilities().room_order && !excused.contains(&seat.room) {
                 orders.entry(seat.room).or_default().push(outcome.checker.order(membership));
             }
         }

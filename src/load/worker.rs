@@ -19,12 +19,13 @@ use crate::memory::frames::FrameStore;
 use crate::ring::{Completion, Errno, Io, Wait};
 use crate::sys::clock::{monotonic_ns, thread_cpu_ns};
 
+use super::body::{Bodies, Stamp};
 use super::check::Checker;
 use super::connect;
-use super::decode::Reader;
-use super::frame::{self, RunId, Stamp, Template};
+use super::dialect::{Dialect, Login, Wanted};
 use super::ledger::{Incidents, Ledger, Membership, Page, Request};
 use super::link::Link;
+use super::names::Names;
 use super::plan::{Mode, Plan, as_u64};
 use super::record::{Interval, Phase};
 use super::schedule::Schedule;
@@ -131,7 +132,7 @@ pub enum Report {
 pub struct Setup {
     pub lane: u16,
     pub plan: Arc<Plan>,
-    pub run: RunId,
+    pub names: Names,
     pub pacing: Pacing,
     pub shared: Arc<Shared>,
     pub reports: Sender<(u16, Report)>,
@@ -174,7 +175,9 @@ pub struct Worker<I: Io<Socket = OwnedFd>> {
     frames: FrameStore,
     links: Vec<Link>,
     ledger: Ledger,
-    template: Template,
+    dialect: Dialect,
+    /// Bytes being put together.
+    scratch: Vec<u8>,
     senders: Senders,
     /// Links whose send or receive found the ring full, or whose receive has to be armed again.
     again: Vec<usize>,
@@ -197,7 +200,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         let (mut links, mut seats) = (Vec::new(), Vec::new());
         let (mut places, mut receivers): (HashMap<u32, usize>, Vec<u32>) = Default::default();
         for connection in plan.connections_of(setup.lane) {
-            let mut page = Page::default();
+            let mut page = Page::new(connection);
             for room in plan.rooms_read_by(connection) {
                 let local_room = *places.entry(room).or_insert(receivers.len());
                 if local_room == receivers.len() {
@@ -210,10 +213,11 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
             let slot = u32::try_from(links.len()).expect("connections are numbered by u32");
             links.push(Link::new(connection, Key { slot, generation: 0 }, page));
         }
-        let (mode, body_bytes) = (plan.wish().mode, plan.wish().body_bytes);
+        let (target, bodies) = (plan.wish().target, Bodies::new(setup.names.run(), plan.wish().sizes.clone()));
         Self {
-            ledger: Ledger::new(Reader::new(setup.run, mode, body_bytes), plan.lanes(), receivers),
-            template: Template::new(setup.run, mode, body_bytes.max(frame::BODY_BYTES_MIN)),
+            ledger: Ledger::new(target.abilities(), plan.lanes(), receivers),
+            dialect: Dialect::new(target, setup.names.clone(), bodies),
+            scratch: Vec::new(),
             senders: Senders::new(plan, setup.lane),
             frames: FrameStore::new(FRAMES_MAX, GATHERS_MAX),
             again: Vec::new(),
@@ -285,17 +289,15 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
     }
 
     fn open(&mut self, index: usize) -> Result<(), String> {
-        let Setup { plan, run, .. } = &self.setup;
-        let (address, mode) = (plan.wish().address, plan.wish().mode);
+        let (address, names) = (self.setup.plan.wish().address, &self.setup.names);
         let link = &mut self.links[index];
-        let rooms: Vec<String> = match mode {
-            Mode::Direct => Vec::new(),
-            Mode::Rooms | Mode::Idle => link.page.memberships.iter().map(|m| run.room(mode, m.room)).collect(),
-        };
-        let packet = frame::login(&run.user(link.connection), &rooms);
-        link.page.login_left = u32::try_from(rooms.len() + 1).expect("rooms are numbered by u32");
+        let named = link.page.memberships.iter().filter(|m| !names.is_inbox(m.room));
+        let rooms: Vec<Wanted<'_>> = named.map(|m| Wanted { room: m.room, since: None }).collect();
+        let inbox = rooms.len() < link.page.memberships.len();
+        self.scratch.clear();
+        link.page.login_left = self.dialect.login(&Login { connection: link.connection, rooms: &rooms, inbox }, &mut self.scratch);
         link.started_ns = monotonic_ns();
-        let socket = connect::open(address, link.connection, &packet);
+        let socket = connect::open(address, link.connection, &self.scratch);
         link.socket = Some(socket.map_err(|e| format!("connection {} to {address}: {e}", link.connection))?);
         self.arm(index);
         Ok(())
@@ -351,10 +353,10 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
                 let waiting_for_login = link.page.login_left > 0;
                 let Link { page, tail, .. } = link;
                 let ledger = &mut self.ledger;
-                let cut = tail.feed(self.io.bytes(&buffer), &mut |frame| ledger.on_frame(page, frame, now_ns));
+                let cut = self.dialect.decode(tail, self.io.bytes(&buffer), &mut |event| ledger.on_event(page, event, now_ns));
                 self.io.recycle(buffer);
-                if let Err(bad) = cut {
-                    link.close(format!("a frame of length {}", bad.0));
+                if let Err(broken) = cut {
+                    link.close(broken.0);
                 }
                 if waiting_for_login && link.page.login_left == 0 {
                     self.logged_in += 1;
@@ -366,8 +368,12 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
             Err(errno) => link.close(format!("receive failed: {}", std::io::Error::from_raw_os_error(errno.0))),
         }
         let link = &mut self.links[index];
-        if std::mem::take(&mut link.page.pong_due) && link.push(&mut self.frames, &frame::framed(r#"{"type":"pong"}"#)).is_ok() {
-            self.flush(index);
+        if std::mem::take(&mut link.page.pong_due) {
+            self.scratch.clear();
+            self.dialect.keep_alive(&mut self.scratch);
+            if link.push(&mut self.frames, &self.scratch).is_ok() {
+                self.flush(index);
+            }
         }
         if !more {
             self.arm(index);
@@ -463,8 +469,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         let link = &mut self.links[turn.link];
         let handed_ns = monotonic_ns();
         let request = Request { room: turn.room, sequence: turn.sequence, intended_ns, handed_ns, alone: false, answered: false };
-        let id = link.page.enter(request);
-        self.ledger.unanswered += 1;
+        let id = self.ledger.enter(&mut link.page, request);
         let stamp = Stamp {
             room: turn.room,
             lane: self.setup.lane,
@@ -473,8 +478,10 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
             previous: turn.previous,
             intended_ns,
         };
-        if link.push(&mut self.frames, self.template.fill(id, &stamp)).is_err() {
-            self.ledger.withdraw(&mut link.page, id);
+        self.scratch.clear();
+        self.dialect.publish(id, &stamp, &mut self.scratch);
+        if link.push(&mut self.frames, &self.scratch).is_err() {
+            self.ledger.withdraw(&mut link.page, id, (turn.room, turn.sequence));
             self.unsent += 1;
             return;
         }

@@ -147,6 +147,7 @@ impl<S> Core<S> {
 
     /// A socket has moved here, to its user's home shard.
     pub(super) fn moved_in(&mut self, moved: Move<S>) {
+        self.counters.moved_in.add(1);
         let Some(key) = self.place(moved.socket) else { return };
         if self.drain != Drain::No {
             return self.shed(key, Reason::Draining);

@@ -108,6 +108,8 @@ samples! {
     verdicts_stale,
     /// Sockets handed to their user's shard
     moved = "sockets_moved",
+    /// Sockets taken in that other shards had accepted
+    moved_in = "sockets_moved_in",
     /// Frames received
     frames_in = "received_frames",
     /// Bytes received

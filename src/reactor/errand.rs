@@ -4,8 +4,6 @@
 //! that a list of a million rooms never holds a message up. The answer goes to a closure, called once on the shard's thread: it must not wait. An
 //! errand whose deadline has passed is dropped unanswered, and so are those of a shard that ends; whoever asked has a deadline of his own.
 
-use std::collections::HashMap;
-
 use ahash::RandomState;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -45,16 +43,24 @@ impl std::fmt::Debug for Errand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Rooms that have their home here, from this slot on, at most so many.
-    Rooms { from: u32, most: usize },
+    Rooms {
+        from: u32,
+        most: usize,
+    },
     Room(RoomName),
     /// The sessions of a user whose home this is.
     Sessions(UserName),
     /// End the session, if it still is the one with this public id.
-    Kick { session: SessionId, public_id: u64 },
+    Kick {
+        session: SessionId,
+        public_id: u64,
+    },
     /// To a room whose home this is.
     Publish(Publish),
     /// The slowest readers, the busiest rooms, the loudest senders, at most so many each.
-    Top { most: usize },
+    Top {
+        most: usize,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +118,7 @@ pub struct Top {
 pub(super) struct Errands {
     inbox: Receiver<Errand>,
     walk: Option<Walk>,
-    open: HashMap<u32, Errand, RandomState>,
+    open: hashbrown::HashMap<u32, Errand, RandomState>,
     tickets: u32,
 }
 
@@ -127,7 +133,7 @@ struct Walk {
 impl Errands {
     pub(super) fn new(inbox: Receiver<Errand>, seeds: [u64; 4]) -> Self {
         let [a, b, c, d] = seeds;
-        Self { inbox, walk: None, open: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)), tickets: 0 }
+        Self { inbox, walk: None, open: hashbrown::HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)), tickets: 0 }
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -3,9 +3,8 @@
 use super::counters::Counter;
 
 /// Upper bounds of the buckets, microseconds; what is above the last is counted behind it.
-pub const BOUNDS_US: [u64; 18] = [
-    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000,
-];
+pub const BOUNDS_US: [u64; 18] =
+    [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000];
 
 #[derive(Debug, Default)]
 pub struct Histogram {

@@ -23,6 +23,9 @@ pub struct Inspection {
     pub counts: chat::Counts,
     pub blocked: usize,
     pub starved: usize,
+    /// Sockets sent to other shards so far, and taken in from them: what lies between, over all shards, is in transit.
+    pub moved: u64,
+    pub moved_in: u64,
     /// Envelopes that wait on this side for room in a queue.
     pub outboxes: usize,
     /// Some queue towards this shard holds an envelope.
@@ -41,6 +44,8 @@ impl<I: Io> Reactor<I> {
             counts: core.chat.counts(),
             blocked: core.blocked.len(),
             starved: self.starved.len(),
+            moved: core.counters.moved.get(),
+            moved_in: core.counters.moved_in.get(),
             outboxes: core.port.waiting(),
             inbound: core.port.has_inbound(),
             ..Inspection::default()

@@ -239,7 +239,11 @@ fn failed(news: Option<Failure>) -> StartError {
 }
 
 /// One executor on its own thread, with the shard's driver as its only task. However the task ends, the supervisor hears of it.
-fn spawn(seat: Seat, cpu: Option<usize>, news: (Sender<Failure>, Arc<Shared>)) -> Result<ExecutorJoinHandle<()>, glommio::GlommioError<()>> {
+fn spawn(
+    seat: Seat,
+    cpu: Option<usize>,
+    news: (Sender<Failure>, Arc<Shared>),
+) -> Result<ExecutorJoinHandle<()>, glommio::GlommioError<()>> {
     let (shard, (fail, shared)) = (seat.parts.rules.shard, news);
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     LocalExecutorBuilder::new(placement)

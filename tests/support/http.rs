@@ -44,7 +44,8 @@ pub(crate) fn dial(address: SocketAddr) -> TcpStream {
 pub(crate) fn call(address: SocketAddr, request: &str, headers: &[&str], body: &str) -> Reply {
     let mut stream = dial(address);
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-    let host = if headers.iter().any(|line| line.to_lowercase().starts_with("host:")) { String::new() } else { format!("Host: {address}\r\n") };
+    let host =
+        if headers.iter().any(|line| line.to_lowercase().starts_with("host:")) { String::new() } else { format!("Host: {address}\r\n") };
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let whole = format!("{request} HTTP/1.1\r\n{host}Connection: close\r\n{lines}{length}\r\n{body}");
     // The server may have said no before it has read all.
@@ -75,6 +76,7 @@ pub(crate) fn sample(page: &str, series: &str) -> Option<f64> {
 
 /// The sum over all series of a metric whose labels hold this text.
 pub(crate) fn total(page: &str, metric: &str, label: &str) -> f64 {
-    let series = page.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label));
+    let series =
+        page.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label));
     series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
 }

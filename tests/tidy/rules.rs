@@ -3,9 +3,9 @@
 use super::source::{Source, Violation, is_word, matching};
 
 /// Floors, from the lowest: a module may name modules that stand further down, in their order here. Modules of one line do not know each other.
-pub(crate) const FLOORS: [&[&str]; 11] = [
+pub(crate) const FLOORS: [&[&str]; 13] = [
     // Floor 0: words, and what is built of them alone.
-    &["limits", "mutation"],
+    &["limits", "mutation", "stats", "chart"],
     &["ids"],
     &["config", "protocol"],
     // Floor 1: the machine and the data structures.
@@ -19,12 +19,17 @@ pub(crate) const FLOORS: [&[&str]; 11] = [
     // Floor 4: what drives them.
     &["reactor"],
     &["control"],
+    // What the programs that measure share: runs on disk, their comparison, their pages.
+    &["results"],
     // Floor 5: programs.
-    &["serve", "load", "client", "tune", "token"],
+    &["serve", "load", "client", "token", "compare"],
+    // The lab drives the others.
+    &["tune"],
 ];
 
 /// Modules that may name less than their floor allows: the generator must not share the server's mistakes, a client is built from words alone.
-pub(crate) const NARROW: [(&str, &[&str]); 2] = [("load", &["limits", "ids", "sys", "memory", "ring"]), ("client", &["limits", "ids"])];
+pub(crate) const NARROW: [(&str, &[&str]); 2] =
+    [("load", &["limits", "ids", "stats", "chart", "sys", "memory", "ring", "results"]), ("client", &["limits", "ids"])];
 
 /// What stands at the root of the repository; names with a dot in front are tools' files.
 pub(crate) const TOP_LEVEL: [&str; 9] =

@@ -85,7 +85,7 @@ impl PlanShown {
             rooms: plan.rooms(),
             room_size: plan.receivers_per_room(),
             rate: wish.rate,
-            body_bytes: wish.body_bytes,
+            body_bytes: wish.sizes.mean(),
             threads: wish.threads,
             arrivals: match wish.arrivals {
                 Arrivals::Poisson => "poisson",
