@@ -275,6 +275,55 @@ fn without_a_token_a_web_page_can_not_reach_through_a_browser() {
     server.stop().assert_clean();
 }
 
+/// What a fresh session is told about its rate.
+fn announced(server: &Server, user: &str) -> Value {
+    let mut client = Client::connect(server.address());
+    client.say(&support::hello(user));
+    client.expect("welcome")["limits"]["requests_per_s"].clone()
+}
+
+#[test]
+fn a_hangup_takes_new_limits_and_token_and_a_bad_file_changes_nothing() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"correct-horse-battery").unwrap();
+    let config = |rate: u32, more: &str| {
+        let token = file.path().display();
+        format!("[limits]\nrequests_per_s = {rate}\n[admin]\ntoken_file = \"{token}\"\n[log]\nlevel = \"info\"\n{more}")
+    };
+    let server = start(2, &config(50, ""));
+    assert_eq!(announced(&server, "ann"), 50);
+    std::fs::write(server.config_path(), config(70, "[queues]\nmesh_depth = 64\n")).unwrap();
+    std::fs::write(file.path(), "another-horse-battery").unwrap();
+    server.signal("-HUP");
+    wait_until("the new rate counts", || announced(&server, "ben") == 70);
+    let code = |token: &str| call(server.admin(), "GET /v1/info", &[&format!("Authorization: Bearer {token}")], "").code;
+    assert_eq!((code("another-horse-battery"), code("correct-horse-battery")), (200, 401));
+    for bad in ["[limits]\nrequests_per_s = 0\n", "[limts]\n", "[admin]\ntoken_file = \"/nonexistent\"\n[limits]\nrequests_per_s = 90\n"] {
+        std::fs::write(server.config_path(), bad).unwrap();
+        server.signal("-HUP");
+    }
+    // Signals of one kind may melt into one; the one behind them is good, and is the proof that they were looked at.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(announced(&server, "cid"), 70);
+    std::fs::write(server.config_path(), config(80, "")).unwrap();
+    server.signal("-HUP");
+    wait_until("a good file counts again", || announced(&server, "dora") == 80);
+    let ended = server.stop();
+    assert!(ended.log.contains("changed: limits.requests_per_s; these need a restart: queues.mesh_depth"), "{}", ended.log);
+    assert!(ended.log.contains("the old settings and the old keys stay in force"), "{}", ended.log);
+    ended.assert_clean();
+}
+
+#[test]
+fn a_hangup_changes_how_much_is_logged() {
+    let server = start(1, "[log]\nlevel = \"warn\"\n");
+    std::fs::write(server.config_path(), "[log]\nlevel = \"info\"\n[limits]\nrequests_per_s = 61\n").unwrap();
+    server.signal("-HUP");
+    wait_until("it was read", || announced(&server, "ann") == 61);
+    let ended = server.stop();
+    assert!(ended.log.contains("INFO") && ended.log.contains("draining"), "{}", ended.log);
+}
+
 #[track_caller]
 fn refused(args: &[&str], config: &str, code: i32, words: &str) {
     let mut file = tempfile::NamedTempFile::new().unwrap();

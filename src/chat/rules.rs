@@ -61,6 +61,18 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Takes the limits of settings that were read again; who and where the shard is stays, and so does what memory was laid out for.
+    pub(super) fn take_limits(&mut self, settings: &Settings) {
+        let identity =
+            Identity { shard: self.shard, shards: self.shards, epoch: self.epoch, node: String::new(), hash_seeds: self.hash_seeds };
+        let fresh = Rules::new(identity, settings);
+        self.heartbeat_ms = fresh.heartbeat_ms;
+        self.announced = fresh.announced;
+        self.sessions_per_user_max = fresh.sessions_per_user_max;
+        self.rate = fresh.rate;
+        (self.log_ms, self.hold_ms) = (fresh.log_ms, fresh.hold_ms);
+    }
+
     /// The rules of a shard under validated settings.
     pub fn new(identity: Identity, settings: &Settings) -> Self {
         let limits = &settings.limits;

@@ -195,6 +195,11 @@ impl Shard {
         self.draining = true;
     }
 
+    /// Settings were read again: their limits count from the next request on.
+    pub fn handle_limits(&mut self, settings: &crate::config::Settings) {
+        self.rules.take_limits(settings);
+    }
+
     /// `send`s are refused while the shard can't keep up, and everything else goes on.
     pub fn handle_load(&mut self, refuse_sends: bool) {
         self.refuse_sends = refuse_sends;

@@ -26,6 +26,11 @@ impl KeySpec {
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
+
+    /// A running server takes a new value (`reload`).
+    pub(super) fn reloads(&self) -> bool {
+        (self.section == "limits" && !self.name.starts_with("connections_")) || self.section == "log"
+    }
 }
 
 /// The sections in the file's order, with what they hold.

@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod keys;
 mod print;
+mod reload;
 mod slot;
 mod validate;
 
@@ -21,6 +22,7 @@ pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
 pub use error::{ConfigError, Place};
 pub use file::{Flags, LoadError, load, parse};
 pub use print::print;
+pub use reload::{Reloaded, reload};
 pub use slot::parse_address;
 
 /// The port when nothing is configured.

@@ -35,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Until the thread has ended once it was told to.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 71\r\n\r\n{\"code\":503,\"reason\":\"overloaded\",\"message\":\"too many connections here\"}";
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 72\r\n\r\n{\"code\":503,\"reason\":\"overloaded\",\"message\":\"too many connections here\"}";
 
 /// The running thread. Dropping it ends it.
 #[derive(Debug)]
@@ -133,9 +133,7 @@ mod tests {
     fn the_answer_of_a_full_house_is_as_long_as_it_says() {
         let text = std::str::from_utf8(TOO_MANY).unwrap();
         let (header, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            header.contains(&format!("Content-Length: {}\r\n", body.len())) || header.ends_with(&format!("Content-Length: {}", body.len()))
-        );
+        assert!(header.ends_with(&format!("Content-Length: {}", body.len())), "{header}");
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
     }
 }

@@ -66,10 +66,12 @@ pub struct Parts<S> {
 }
 
 /// What the supervisor tells a shard. The sender rings the shard's bell after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Stop accepting, answer what was read, say `bye` to everybody.
     Drain,
+    /// Settings were read again: their limits count from now on.
+    Reload(Arc<Settings>),
     /// Stop turning. Connections that are still open are closed.
     Stop,
 }

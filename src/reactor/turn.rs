@@ -249,6 +249,10 @@ impl<I: Io> Reactor<I> {
                     self.core.rearm_all();
                 }
                 Control::Drain => {}
+                Control::Reload(settings) => {
+                    self.core.chat.handle_limits(&settings);
+                    self.core.settings = settings;
+                }
                 Control::Stop => {
                     self.core.drain = Drain::Stopping;
                     self.stop_all();

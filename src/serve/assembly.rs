@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use futures_lite::FutureExt;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
+use super::reload::Source;
 use super::{Plan, StartError, exit, plane};
 use crate::auth::{FailureRules, Failures, KeyError, KeySet, Pool};
 use crate::chat::{Homes, Identity, Rules};
@@ -53,11 +54,11 @@ pub(super) struct Server {
     threads: Vec<ExecutorJoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
     /// Checks tokens, where logins have them.
-    pool: Option<Arc<Pool>>,
+    pub(super) pool: Option<Arc<Pool>>,
     shared: Arc<Shared>,
     /// The control plane, where there is one.
-    plane: Option<Plane>,
-    drain: Duration,
+    pub(super) plane: Option<(Plane, Arc<Desk>)>,
+    pub(super) settings: Arc<Settings>,
 }
 
 impl Server {
@@ -85,7 +86,7 @@ impl Server {
             pool: pool.clone(),
             shared: shared.clone(),
             plane: None,
-            drain: Duration::from_millis(settings.limits.drain_ms),
+            settings: settings.clone(),
         };
         let listeners = std::mem::take(&mut plan.listeners);
         let mut doors = Vec::new();
@@ -124,7 +125,7 @@ impl Server {
         let shards = Shards { doors, bells, counters: server.counters.clone(), shared, directory, homes };
         let facts = facts(settings, plan, seeds.epoch);
         let desk = Arc::new(Desk::new(shards, facts, pool, supervisor, plan.admin.token.take()));
-        server.plane = plane::start(&desk, std::mem::take(&mut plan.admin.listeners))?;
+        server.plane = plane::start(&desk, std::mem::take(&mut plan.admin.listeners))?.map(|plane| (plane, desk));
         Ok(server)
     }
 
@@ -143,20 +144,20 @@ impl Server {
     }
 
     /// Until a signal: then drains, or stops. Also ends when a shard does.
-    pub(super) fn watch(self, signals: &Receiver<Signal>) -> Result<(), StartError> {
+    pub(super) fn watch(mut self, signals: &Receiver<Signal>, source: Source<'_>) -> Result<(), StartError> {
         let asked = loop {
             select! {
-                recv(signals) -> signal => if signal == Ok(Signal::Reload) { self.reload() } else { break signal },
+                recv(signals) -> signal => if signal == Ok(Signal::Reload) { self.reload(source) } else { break signal },
                 recv(self.failures) -> news => return Err(failed(news.ok())),
             }
         };
         if asked != Ok(Signal::Drain) {
             return self.cut_short("stopped at once, as asked by a second signal");
         }
-        log::info!("draining: no new connections, {} s at most for the ones that are here", self.drain.as_secs());
+        log::info!("draining: no new connections, {} s at most for the ones that are here", self.drain().as_secs());
         self.shared.draining.store(true, Ordering::Relaxed);
-        self.tell(Control::Drain);
-        let deadline = Instant::now() + self.drain;
+        self.tell(&Control::Drain);
+        let deadline = Instant::now() + self.drain();
         let mut left = self.controls.len();
         while left > 0 {
             select! {
@@ -172,16 +173,8 @@ impl Server {
         Ok(())
     }
 
-    /// Reads the keys again; a bad file changes nothing.
-    fn reload(&self) {
-        let Some(pool) = &self.pool else {
-            log::warn!("SIGHUP: only keys are reloaded, and auth.mode is \"open\"; restart to use a new configuration");
-            return;
-        };
-        match pool.reload() {
-            Ok(count) => log::info!("SIGHUP: {count} keys read again; tokens are checked with these from now on"),
-            Err(why) => log::error!("SIGHUP: {why}; the old keys stay in force"),
-        }
+    fn drain(&self) -> Duration {
+        Duration::from_millis(self.settings.limits.drain_ms)
     }
 
     fn cut_short(self, why: &str) -> Result<(), StartError> {
@@ -189,17 +182,17 @@ impl Server {
         Err(StartError::new(exit::CUT_SHORT, why))
     }
 
-    fn tell(&self, control: Control) {
+    pub(super) fn tell(&self, control: &Control) {
         for (index, order) in self.controls.iter().enumerate() {
             // A full channel belongs to a shard that no longer listens; the deadlines above see to it.
-            let _ = order.try_send(control);
+            let _ = order.try_send(control.clone());
             self.bells.wake(ShardId(u16::try_from(index).expect("as many as shards")));
         }
     }
 
     /// Ends the threads, in time, and logs what was counted.
     fn stop(self) -> Result<(), StartError> {
-        self.tell(Control::Stop);
+        self.tell(&Control::Stop);
         let deadline = Instant::now() + STOP_MAX;
         let (done, ended) = bounded(1);
         let threads = self.threads;
