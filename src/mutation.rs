@@ -16,11 +16,34 @@ pub enum Mutation {
     ArmBeforeCancelEnd,
     /// A fan-out stops in the middle.
     CutFanout,
+    /// A replay leaves out its first message.
+    ReplayShort,
+    /// A replay comes twice.
+    ReplayTwice,
+    /// A position counts as recovered though what was behind it has been forgotten.
+    RecoverForgotten,
+    /// A page says that nothing follows.
+    PageWithoutMore,
+    /// A key is not remembered.
+    ForgetKey,
+    /// An answer of the log is taken for whatever append is in its slot now.
+    TakeStaleToken,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 5] =
-        [Mutation::FreeSlotInFlight, Mutation::SwapEnvelopes, Mutation::LoseWakeup, Mutation::ArmBeforeCancelEnd, Mutation::CutFanout];
+    pub const ALL: [Mutation; 11] = [
+        Mutation::FreeSlotInFlight,
+        Mutation::SwapEnvelopes,
+        Mutation::LoseWakeup,
+        Mutation::ArmBeforeCancelEnd,
+        Mutation::CutFanout,
+        Mutation::ReplayShort,
+        Mutation::ReplayTwice,
+        Mutation::RecoverForgotten,
+        Mutation::PageWithoutMore,
+        Mutation::ForgetKey,
+        Mutation::TakeStaleToken,
+    ];
 }
 
 #[cfg(feature = "mutations")]

@@ -8,7 +8,10 @@ mod simulation {
     pub(crate) mod acts;
     pub(crate) mod behave;
     pub(crate) mod fake_log;
+    pub(crate) mod memory;
     pub(crate) mod plan;
+    pub(crate) mod recorded_log;
+    pub(crate) mod replays;
     pub(crate) mod server;
     pub(crate) mod session;
     pub(crate) mod table;

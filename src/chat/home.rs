@@ -11,6 +11,7 @@ use super::sample::{Stage, Stamp, Stamps};
 use super::shard::{Pending, Shard, pack};
 use crate::ids::{Key, Now, Position, SessionRef, ShardId, WirePosition};
 use crate::limits::PRESENCE_ROOM_MAX;
+use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::{MemberEvent, Outgoing};
 use crate::protocol::error::Reason;
 
@@ -110,6 +111,9 @@ impl Shard {
         let SessionRef { shard, session } = origin.from;
         self.post(shard, Envelope::Joined { session, place, watch, payload }, out);
         for payload in replayed.pieces {
+            if planted(Mutation::ReplayTwice) {
+                self.post(shard, Envelope::More { session, payload: payload.clone() }, out);
+            }
             self.post(shard, Envelope::More { session, payload }, out);
         }
     }
@@ -172,7 +176,7 @@ impl Shard {
     }
 
     fn used_before(&self, home: Key, key: KeyHash, now_ms: u64) -> Option<Position> {
-        self.homes.get(home)?.dedup.as_ref()?.find(key, now_ms)
+        self.homes.get(home)?.dedup.as_ref()?.find(key, now_ms).filter(|_| !planted(Mutation::ForgetKey))
     }
 
     fn answer_duplicate(&mut self, origin: Origin, room: &str, first: Position, out: &mut Effects) {
@@ -204,7 +208,10 @@ impl Shard {
 
     /// The log's answer: the message exists, unless its key was used before it in the log's order.
     pub fn handle_appended(&mut self, now: Now, appended: Appended, out: &mut Effects) {
-        let Some(pending) = self.pending.remove(appended.token.0) else {
+        let Token(key) = appended.token;
+        let stale = planted(Mutation::TakeStaleToken);
+        let key = self.pending.key_at(key.slot).filter(|_| stale).unwrap_or(key);
+        let Some(pending) = self.pending.remove(key) else {
             self.counts.log_repeated += 1;
             return;
         };

@@ -12,6 +12,7 @@ use super::room::Home;
 use super::shard::Shard;
 use crate::ids::{Key, Now, Position};
 use crate::limits::{FRAME_BYTES_MAX, REPLAY_BYTES_MAX, REPLAY_MESSAGES_DEFAULT, REPLAY_MESSAGES_MAX, SEND_BYTES_MAX, TCP_HEADER_BYTES};
+use crate::mutation::{Mutation, planted};
 
 /// What a room with history costs beside its messages: home, table, boxes.
 const ROOM_COST: usize = 512;
@@ -167,7 +168,7 @@ impl Shard {
         let complete_after = state.map_or(self.retention.through, |state| state.complete_after);
         let at = state.map_or_else(Position::default, |state| state.at);
         if let Some(Since::At(position)) = since
-            && position >= complete_after
+            && (position >= complete_after || planted(Mutation::RecoverForgotten))
             && (position <= at || position == complete_after)
         {
             let start = history.map_or(0, |history| history.after(position));
@@ -213,7 +214,7 @@ impl Shard {
             offset += history.len_of(index);
         }
         let text = String::from_utf8(out.to_vec()).expect("frames hold JSON, cut at the same byte each");
-        (text, count < end - start)
+        (text, count < end - start && !planted(Mutation::PageWithoutMore))
     }
 }
 
@@ -229,6 +230,8 @@ fn is_over(history: &History, rules: &RetentionRules, too_old: u64) -> bool {
 
 /// Everything from `start` on, if that is not too much for one replay.
 fn replay_all(history: &History, start: usize) -> Option<Replayed> {
+    let short = start < history.len() && planted(Mutation::ReplayShort);
+    let start = start + usize::from(short);
     let count = history.len() - start;
     if count > REPLAY_MESSAGES_MAX {
         return None;

@@ -3,9 +3,10 @@
 use ringroom::ring::fake::Random;
 
 use super::plan::Plan;
+use super::replays::{Question, Range, Stand, Wish};
 use super::session::{Asked, Session, Wanted};
-use super::truth::{Message, Truth};
-use super::wire::frame;
+use super::truth::{Message, MessageId, Truth};
+use super::wire::{Place, frame};
 
 /// The run as an act sees it.
 pub(crate) struct Stage<'a> {
@@ -13,6 +14,38 @@ pub(crate) struct Stage<'a> {
     pub(crate) random: &'a mut Random,
     pub(crate) truth: &'a mut Truth,
     pub(crate) step: u64,
+    pub(crate) now_ms: u64,
+}
+
+impl Stage<'_> {
+    /// Where the client stands in a room, or somewhere else that a client may say.
+    fn stand(&mut self, room: &str, known: Option<Place>) -> Stand {
+        let back = self.random.size(0, 30);
+        match self.random.below(20) {
+            0 => Stand::Elsewhere,
+            // In the future, as if another server had been there.
+            1 => Stand::At(Place { ms: u64::MAX / 1_000, n: 7 }),
+            2..5 => self.truth.place_back(room, back).or(known).map_or(Stand::Elsewhere, Stand::At),
+            _ => known.map_or(Stand::Elsewhere, Stand::At),
+        }
+    }
+
+    fn wish(&mut self, room: &str, known: Option<Place>) -> Wish {
+        let newest = *self.random.pick(&[0, 1, 5, 60, 1_000]);
+        match self.random.below(10) {
+            0..3 => Wish::Nothing,
+            3..5 if newest > 0 => Wish::Newest(newest),
+            _ if known.is_some() => Wish::Since(self.stand(room, known), self.random.percent(30).then_some(newest)),
+            _ => Wish::Nothing,
+        }
+    }
+}
+
+fn position(stand: Stand) -> String {
+    match stand {
+        Stand::At(place) => place.text(),
+        Stand::Elsewhere => "bad.1700000000000-0".to_owned(),
+    }
 }
 
 impl Session {
@@ -26,17 +59,42 @@ impl Session {
     pub(crate) fn hello(&mut self) -> Vec<u8> {
         self.said_hello = true;
         let device = self.device.as_ref().map_or_else(String::new, |d| format!(r#","device":"{d}""#));
-        frame(&format!(r#"{{"type":"hello","version":1,"user":"{}"{device}}}"#, self.user))
+        let inbox = self.inbox.map_or_else(String::new, |stand| format!(r#","inbox":"{}""#, position(stand)));
+        frame(&format!(r#"{{"type":"hello","version":1,"user":"{}"{device}{inbox}}}"#, self.user))
+    }
+
+    /// Says in the `hello` to come where its inbox stood when it was last here.
+    pub(crate) fn resume_inbox(&mut self, stage: &mut Stage<'_>) {
+        let room = format!("@{}", self.user);
+        if let Some(known) = self.stands.get(&room).copied() {
+            self.inbox = Some(stage.stand(&room, Some(known)));
+        }
+    }
+
+    /// Rooms where it has been before.
+    pub(crate) fn rooms_known(&self) -> Vec<String> {
+        self.stands.keys().filter(|room| !room.starts_with('@')).cloned().collect()
     }
 
     pub(crate) fn join(&mut self, stage: &mut Stage<'_>) -> Vec<u8> {
         let room = self.some_room(stage);
+        self.join_room(stage, room)
+    }
+
+    pub(crate) fn join_room(&mut self, stage: &mut Stage<'_>, room: String) -> Vec<u8> {
+        let wish = stage.wish(&room, self.stands.get(&room).copied());
         let (presence, echo) = (stage.random.percent(40), !stage.random.percent(15));
         let wanted = self.wanted.entry(room.clone()).or_insert(Wanted { member: true, echo, doubtful: false });
         wanted.member = true;
         wanted.echo = echo;
-        let id = self.ask_for(Asked::Join { room: room.clone(), presence });
-        frame(&format!(r#"{{"type":"join","id":{id},"room":"{room}","presence":{presence},"echo":{echo}}}"#))
+        let id = self.ask_for(Asked::Join { room: room.clone(), presence, wish });
+        let history = |newest: Option<u32>| newest.map_or_else(String::new, |n| format!(r#","history":{n}"#));
+        let replay = match wish {
+            Wish::Nothing => String::new(),
+            Wish::Newest(newest) => history(Some(newest)),
+            Wish::Since(stand, newest) => format!(r#","since":"{}"{}"#, position(stand), history(newest)),
+        };
+        frame(&format!(r#"{{"type":"join","id":{id},"room":"{room}","presence":{presence},"echo":{echo}{replay}}}"#))
     }
 
     pub(crate) fn leave(&mut self, stage: &mut Stage<'_>) -> Vec<u8> {
@@ -60,6 +118,9 @@ impl Session {
         let ephemeral = stage.random.percent(8);
         let message = stage.truth.next_id();
         let body = body(stage.random, message, body_bytes);
+        let key = (!ephemeral && stage.random.percent(40)).then(|| stage.truth.next_key(&self.user, &room));
+        let keyed = key.is_some();
+        let suffix = key.as_ref().map_or_else(String::new, |key| format!(r#","key":"{key}""#));
         stage.truth.messages.push(Message {
             session: self.number,
             user: self.user.clone(),
@@ -69,11 +130,31 @@ impl Session {
             echo: inbox || wanted.is_none_or(|w| w.echo),
             echo_doubtful: wanted.is_some_and(|w| w.doubtful),
             written_step: stage.step,
+            key,
+            repeaters: Vec::new(),
         });
         let member = inbox || wanted.is_some_and(|w| w.member);
-        let id = self.ask_for(Asked::Send { room: room.clone(), message, wanted: member });
+        let id = self.ask_for(Asked::Send { room: room.clone(), message, wanted: member, keyed, at_ms: stage.now_ms });
         let flag = if ephemeral { r#","ephemeral":true"# } else { "" };
-        frame(&format!(r#"{{"type":"send","id":{id},"room":"{room}","body":{body}{flag}}}"#))
+        frame(&format!(r#"{{"type":"send","id":{id},"room":"{room}","body":{body}{flag}{suffix}}}"#))
+    }
+
+    /// Sends once more, with its key, what may have been sent or not; sometimes what surely was.
+    pub(crate) fn repeat(&mut self, stage: &mut Stage<'_>, sure: bool) -> Option<Vec<u8>> {
+        let message = if sure {
+            let sent: Vec<MessageId> = self.sent.iter().rev().take(20).copied().collect();
+            *sent.get(stage.random.index(sent.len().max(1)))?
+        } else {
+            self.unsent.pop()?
+        };
+        let at = usize::try_from(message).expect("an index");
+        let (number, now_ms) = (self.number, stage.now_ms);
+        let written = &mut stage.truth.messages[at];
+        let (key, room, body) = (written.key.clone()?, written.room.clone(), written.body.clone());
+        written.repeaters.push(number);
+        let member = room.starts_with('@') || self.wanted.get(&room).is_some_and(|wanted| wanted.member);
+        let id = self.ask_for(Asked::Send { room: room.clone(), message, wanted: member, keyed: true, at_ms: now_ms });
+        Some(frame(&format!(r#"{{"type":"send","id":{id},"room":"{room}","key":"{key}","body":{body}}}"#)))
     }
 
     pub(crate) fn ask(&mut self, stage: &mut Stage<'_>) -> Vec<u8> {
@@ -84,8 +165,7 @@ impl Session {
             }
             1 => {
                 let room = self.own_room(stage).unwrap_or_else(|| format!("@{}", self.user));
-                let id = self.ask_for(Asked::History { room: room.clone() });
-                frame(&format!(r#"{{"type":"history","id":{id},"room":"{room}"}}"#))
+                self.read_page(stage, room)
             }
             2 => {
                 let id = self.ask_for(Asked::Refused);
@@ -96,6 +176,25 @@ impl Session {
                 self.who(&room)
             }
         }
+    }
+
+    fn read_page(&mut self, stage: &mut Stage<'_>, room: String) -> Vec<u8> {
+        let known = self.stands.get(&room).copied();
+        let back = stage.random.size(0, 30);
+        let place = stage.truth.place_back(&room, back);
+        let (range, side) = match (stage.random.below(10), place) {
+            (0, _) => (Range::BeforeElsewhere, format!(r#","before":"{}""#, position(Stand::Elsewhere))),
+            // All that is retained is behind an earlier life of the log.
+            (1, _) => (Range::After(Place::default()), format!(r#","after":"{}""#, position(Stand::Elsewhere))),
+            (2..5, Some(place)) => (Range::Before(place), format!(r#","before":"{}""#, place.text())),
+            (5..8, Some(place)) => (Range::After(place), format!(r#","after":"{}""#, place.text())),
+            _ => (Range::Newest, String::new()),
+        };
+        let limit = stage.random.percent(70).then(|| *stage.random.pick(&[1, 3, 50, 1_000]));
+        let count = limit.map_or_else(String::new, |limit| format!(r#","limit":{limit}"#));
+        let question = Question { room: room.clone(), range, limit: limit.unwrap_or(50), known };
+        let id = self.ask_for(Asked::History(question));
+        frame(&format!(r#"{{"type":"history","id":{id},"room":"{room}"{side}{count}}}"#))
     }
 
     pub(crate) fn who(&mut self, room: &str) -> Vec<u8> {

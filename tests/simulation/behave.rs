@@ -1,18 +1,31 @@
 //! What clients do next: the seed's manners, act by act.
 
+use std::collections::BTreeMap;
+
 use ringroom::ring::fake::Stage;
 
+use super::memory::Memory;
 use super::session::{Phase, Reading};
 use super::world::{Due, World};
 
 impl World {
     pub(super) fn connect(&mut self) {
-        let user = format!("u{}", self.random.below(self.plan.users));
-        let device = (self.plan.manners.devices && self.random.percent(20)).then(|| format!("d{}", self.random.below(2)));
+        let memory = self.client();
         let connection = self.open_connection();
-        let index = self.add_session(connection, user, device);
+        let index = self.add_session(connection, memory);
         self.greet(index);
         self.next_act(index);
+    }
+
+    /// Somebody who was here before and comes back, or somebody new.
+    fn client(&mut self) -> Memory {
+        if !self.memories.is_empty() && self.random.percent(70) {
+            let place = self.random.index(self.memories.len());
+            return self.memories.swap_remove(place);
+        }
+        let user = format!("u{}", self.random.below(self.plan.users));
+        let device = (self.plan.manners.devices && self.random.percent(20)).then(|| format!("d{}", self.random.below(2)));
+        Memory { user, device, stands: BTreeMap::new(), unsent: Vec::new() }
     }
 
     fn greet(&mut self, index: usize) {
@@ -35,8 +48,21 @@ impl World {
             return;
         }
         let (mut stage, session) = self.stage_and_session(index);
+        if stage.random.percent(80) {
+            session.resume_inbox(&mut stage);
+        }
         let mut bytes = session.hello();
-        if stage.random.percent(60) {
+        for room in session.rooms_known() {
+            if stage.random.percent(70) {
+                bytes.extend(session.join_room(&mut stage, room));
+            }
+        }
+        while stage.random.percent(80)
+            && let Some(again) = session.repeat(&mut stage, false)
+        {
+            bytes.extend(again);
+        }
+        if stage.random.percent(40) {
             bytes.extend(session.join(&mut stage));
         }
         if stage.random.percent(30) {
@@ -155,6 +181,10 @@ impl World {
         let mut bytes = Vec::new();
         for place in 0..count {
             let body_bytes = if place == 0 { body_bytes } else { 10 };
+            if stage.random.percent(10) {
+                let sure = stage.random.percent(40);
+                bytes.extend(session.repeat(&mut stage, sure).unwrap_or_default());
+            }
             bytes.extend(match stage.random.below(100) {
                 0..18 => session.join(&mut stage),
                 18..25 => session.leave(&mut stage),

@@ -63,6 +63,22 @@ pub(crate) struct LogFaults {
     pub(crate) lost: u32,
 }
 
+/// What a room surely retains, as the settings say it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retained {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) age_ms: u64,
+    /// All rooms of a shard together have so little that nothing is sure.
+    pub(crate) shard_is_small: bool,
+}
+
+impl Default for Retained {
+    fn default() -> Self {
+        Self { messages_max: usize::MAX, bytes_max: usize::MAX, age_ms: u64::MAX, shard_is_small: false }
+    }
+}
+
 pub(crate) const SHAPES: [u16; 4] = [1, 2, 3, 8];
 
 impl Plan {
@@ -104,6 +120,36 @@ impl Plan {
     }
 }
 
+impl Plan {
+    pub(crate) fn retained(&self) -> Retained {
+        let history = &self.settings.history;
+        let shard_is_small = history.shard_bytes < SHARD_BYTES_SMALL;
+        Retained { messages_max: history.room_messages, bytes_max: history.room_bytes, age_ms: history.age_ms, shard_is_small }
+    }
+}
+
+/// No run writes as much.
+const SHARD_BYTES_SMALL: usize = 64 << 20;
+
+/// Most runs retain everything they write, so that nobody may be told that something is gone; the others forget all the time.
+fn history(random: &mut Random, settings: &mut Settings) {
+    let history = &mut settings.history;
+    history.room_bytes = 16 << 20;
+    history.room_messages = 20_000;
+    if random.percent(40) {
+        history.room_messages = *random.pick(&[3, 20, 200, 1_000]);
+    }
+    if random.percent(25) {
+        history.room_bytes = *random.pick(&[4 << 10, 64 << 10, 1 << 20]);
+    }
+    if random.percent(20) {
+        history.age_ms = *random.pick(&[3_000, 60_000]);
+    }
+    if random.percent(30) {
+        history.shard_bytes = *random.pick(&[8 << 10, 64 << 10, 512 << 10]);
+    }
+}
+
 fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     let mut settings = Settings::default();
     settings.server.shards = usize::from(shards);
@@ -120,6 +166,7 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     settings.queues.sends_per_turn_interactive = *random.pick(&[1, 8, 1_024]);
     settings.queues.sends_per_turn_bulk = *random.pick(&[1, 8, 256]);
     settings.queues.bulk_room_members = *random.pick(&[2, 10, 512]);
+    history(random, &mut settings);
     settings.limits.heartbeat_ms = *random.pick(&[10_000, 25_000]);
     let mut tight = false;
     if random.percent(30) {

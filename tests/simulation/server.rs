@@ -15,6 +15,8 @@ use ringroom::ring::fake::{FakeIo, FakeKernel, FakeSocket, Random};
 
 use super::fake_log::{FakeLog, Faults};
 use super::plan::Plan;
+use super::recorded_log::{Ledger, RecordedLog};
+use super::wire::EPOCH;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stepped {
@@ -49,6 +51,7 @@ pub(crate) struct Server {
     drained: Cell<usize>,
     hard_mark_bytes: usize,
     pub(crate) log_faults: Faults,
+    pub(crate) ledger: Ledger,
 }
 
 fn connections(seen: &Inspection) -> usize {
@@ -62,7 +65,7 @@ fn waiting(seen: &Inspection) -> u64 {
 
 fn rules(plan: &Plan, shard: ShardId) -> Rules {
     let node = plan.settings.server.node.clone();
-    let identity = Identity { shard, shards: plan.shards, epoch: Epoch(0x51e5), node, hash_seeds: [1, 2, 3, 4] };
+    let identity = Identity { shard, shards: plan.shards, epoch: Epoch(EPOCH), node, hash_seeds: [1, 2, 3, 4] };
     Rules {
         requests_per_peer_max: plan.requests_per_peer_max,
         deliveries_per_peer_max: plan.deliveries_per_peer_max,
@@ -80,6 +83,7 @@ impl Server {
         let depth = settings.queues.mesh_depth_for(usize::from(plan.shards), 128);
         let ports = mesh::mesh::<Envelope<FakeSocket>>(plan.shards, depth);
         let log_faults = Arc::new(Mutex::new(plan.log.clone()));
+        let ledger = Ledger::default();
         let (report, reports) = unbounded();
         let mut shards = Vec::new();
         for (index, port) in ports.into_iter().enumerate() {
@@ -94,7 +98,7 @@ impl Server {
                 listeners: 1,
                 connections_max: 1_000_000,
                 port,
-                log,
+                log: Box::new(RecordedLog::new(log, Arc::clone(&ledger))),
                 directory: Arc::clone(&directory),
                 counters: Arc::new(Counters::default()),
                 shared: Arc::clone(&shared),
@@ -106,7 +110,7 @@ impl Server {
             let seen = reactor.inspect();
             shards.push(Shard { reactor: Some(reactor), control, seen });
         }
-        Self { shards, reports, drained: Cell::new(0), hard_mark_bytes: settings.queues.hard_mark_bytes, log_faults }
+        Self { shards, reports, drained: Cell::new(0), hard_mark_bytes: settings.queues.hard_mark_bytes, log_faults, ledger }
     }
 
     /// One turn of one shard, and its sleep when it wants to.
@@ -158,6 +162,11 @@ impl Server {
         let (sent, taken) = (sum(|seen| seen.moved), sum(|seen| seen.moved_in));
         let between = sent.checked_sub(taken).ok_or_else(|| format!("{taken} sockets came from other shards, which sent {sent}"))?;
         Ok(usize::try_from(between).expect("a run has few sockets"))
+    }
+
+    /// Rooms that were forgotten whole so far.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.seen.chat.evicted_rooms).sum()
     }
 
     pub(crate) fn facts(&self) -> Facts {

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringroom::ring::fake::{ConnectionId, End};
 
+use super::memory::Memory;
+use super::replays::{Page, Question, Said, Stand, Wish};
 use super::truth::{Membership, MessageId, SessionNumber, Truth};
-use super::wire::{Cutter, Object, Place};
+use super::wire::{Cutter, EPOCH, Line, Object, Place};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -31,11 +33,11 @@ pub(crate) enum Reading {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Asked {
-    Join { room: String, presence: bool },
+    Join { room: String, presence: bool, wish: Wish },
     Leave { room: String },
-    Send { room: String, message: MessageId, wanted: bool },
+    Send { room: String, message: MessageId, wanted: bool, keyed: bool, at_ms: u64 },
     Presence { room: String },
-    History { room: String },
+    History(Question),
     Ping,
     Refused,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Inside {
     pub(crate) membership: usize,
     pub(crate) presence: bool,
     pub(crate) users: BTreeMap<String, bool>,
+    /// Index of the replay whose messages come next.
+    pub(crate) replay: Option<usize>,
 }
 
 /// What the client has done that the server may hold against it.
@@ -80,6 +84,12 @@ pub(crate) struct Session {
     /// Positions and numbers of its own messages that were answered with `sent`.
     pub(crate) sent: BTreeSet<MessageId>,
     pub(crate) ephemeral_seen: BTreeSet<MessageId>,
+    /// Per room, its inbox among them: all that was there up to here, from where it began, has been read.
+    pub(crate) stands: BTreeMap<String, Place>,
+    /// Where its inbox stood when it said so in its `hello`.
+    pub(crate) inbox: Option<Stand>,
+    /// Messages with a key that it does not know to be sent.
+    pub(crate) unsent: Vec<MessageId>,
     pub(crate) sins: Sins,
     pub(crate) end: Option<End>,
     pub(crate) farewell: Option<String>,
@@ -100,6 +110,9 @@ pub(crate) struct Wanted {
 pub(crate) struct Context<'a> {
     pub(crate) truth: &'a mut Truth,
     pub(crate) step: u64,
+    pub(crate) now_ms: u64,
+    /// The log's deadline.
+    pub(crate) log_ms: u64,
     pub(crate) draining: bool,
     /// Refusals for want of room are to be expected.
     pub(crate) tight: bool,
@@ -110,7 +123,8 @@ pub(crate) struct Context<'a> {
 type Verdict = Result<(), String>;
 
 impl Session {
-    pub(crate) fn new(number: SessionNumber, connection: ConnectionId, user: String, device: Option<String>) -> Self {
+    pub(crate) fn new(number: SessionNumber, connection: ConnectionId, memory: Memory) -> Self {
+        let Memory { user, device, stands, unsent } = memory;
         Self {
             number,
             connection,
@@ -125,6 +139,9 @@ impl Session {
             inside: BTreeMap::new(),
             sent: BTreeSet::new(),
             ephemeral_seen: BTreeSet::new(),
+            stands,
+            inbox: None,
+            unsent,
             sins: Sins::default(),
             end: None,
             farewell: None,
@@ -187,7 +204,7 @@ impl Session {
             "sent" => self.sent(object, context),
             "message" => self.message(object, context),
             "presence" => self.presence(object),
-            "history" => self.answer(object, "history", |asked| matches!(asked, Asked::History { .. })),
+            "history" => self.page(object, context),
             "member" => self.member(object),
             "ping" => Ok(()),
             "pong" => self.answer(object, "pong", |asked| matches!(asked, Asked::Ping)),
@@ -202,24 +219,52 @@ impl Session {
             return Err("a welcome to somebody else".into());
         }
         let inbox = object.inbox.as_ref().ok_or("a welcome without inbox")?;
-        let since = position(Some(inbox.at))?;
-        if inbox.replay != 0 {
-            return Err("a replay although nothing is retained".into());
-        }
-        if self.phase == Phase::Open {
-            return Ok(());
+        let said = Said { at: position(Some(inbox.at))?, replay: inbox.replay, recovered: inbox.recovered };
+        let again = self.phase == Phase::Open;
+        let wish = self.inbox.filter(|_| !again).map_or(Wish::Nothing, |stand| Wish::Since(stand, None));
+        let room = format!("@{}", self.user);
+        if again {
+            return context.truth.begin_replay(self.number, &room, wish, said).map(|_| ());
         }
         self.phase = Phase::Open;
-        let room = format!("@{}", self.user);
-        self.enter(room, since, false, context);
-        Ok(())
+        self.enter(room.clone(), said.at, false, context);
+        self.follow(&room, wish, said, context)
     }
 
     fn enter(&mut self, room: String, since: Place, presence: bool, context: &mut Context<'_>) {
         let membership = context.truth.memberships.len();
         let (session, joined_step) = (self.number, context.step);
         context.truth.memberships.push(Membership { session, room: room.clone(), since, joined_step, seen: Vec::new(), stayed: false });
-        self.inside.insert(room, Inside { membership, presence, users: BTreeMap::new() });
+        self.inside.insert(room, Inside { membership, presence, users: BTreeMap::new(), replay: None });
+    }
+
+    /// An answer has come that a replay may follow.
+    fn follow(&mut self, room: &str, wish: Wish, said: Said, context: &mut Context<'_>) -> Verdict {
+        let inside = self.inside.get_mut(room).expect("entered by the caller");
+        if inside.replay.is_some() {
+            return Err("a replay was cut short by another answer".into());
+        }
+        let index = context.truth.begin_replay(self.number, room, wish, said)?;
+        inside.replay = (said.replay > 0).then_some(index);
+        match (wish, said.recovered) {
+            // Everything behind the position follows, whatever the room says of itself.
+            (Wish::Since(Stand::At(place), _), Some(true)) => {
+                let membership = &mut context.truth.memberships[inside.membership];
+                if membership.seen.is_empty() {
+                    membership.since = membership.since.max(place);
+                }
+                if said.replay == 0 {
+                    self.stands.insert(room.to_owned(), place.max(said.at));
+                }
+            }
+            _ if said.replay == 0 => {
+                self.stands.insert(room.to_owned(), said.at);
+            }
+            _ => {
+                self.stands.remove(room);
+            }
+        }
+        Ok(())
     }
 
     /// Takes the question an answer belongs to.
@@ -238,8 +283,11 @@ impl Session {
     fn joined(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
         let room = object.room.ok_or("joined without room")?;
         let since = position(object.at)?;
-        let Some(Asked::Join { room: asked, presence }) = self.question(object)? else { return Err("joined was not asked for".into()) };
-        if asked != room || object.replay != Some(0) || object.members.is_none_or(|m| m == 0) {
+        let Some(Asked::Join { room: asked, presence, wish }) = self.question(object)? else {
+            return Err("joined was not asked for".into());
+        };
+        let replay = object.replay.ok_or("joined without replay")?;
+        if asked != room || object.members.is_none_or(|m| m == 0) {
             return Err("joined does not fit the request".into());
         }
         if let Some(inside) = self.inside.get_mut(room) {
@@ -248,32 +296,37 @@ impl Session {
         } else {
             self.enter(room.to_owned(), since, presence, context);
         }
-        Ok(())
+        self.follow(room, wish, Said { at: since, replay, recovered: object.recovered }, context)
     }
 
     fn left(&mut self, object: &Object<'_>) -> Verdict {
         let room = object.room.ok_or("left without room")?;
         match self.question(object)? {
-            Some(Asked::Leave { room: asked }) if asked == room => {
-                self.inside.remove(room);
-                Ok(())
-            }
+            Some(Asked::Leave { room: asked }) if asked == room => match self.inside.remove(room) {
+                Some(Inside { replay: Some(_), .. }) => Err("a replay was cut short by left".into()),
+                _ => Ok(()),
+            },
             asked => Err(format!("left answers {asked:?}")),
         }
     }
 
     fn sent(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
         let room = object.room.ok_or("sent without room")?;
-        if object.duplicate.is_some() {
-            return Err("a duplicate although no key was given".into());
-        }
         let Some(Asked::Send { room: asked, message, .. }) = self.question(object)? else { return Err("sent was not asked for".into()) };
-        let ephemeral = context.truth.message(message).is_some_and(|m| m.ephemeral);
-        if asked != room || ephemeral != object.at.is_none() {
+        let written = context.truth.message(message).ok_or("sent of what nobody wrote")?;
+        if asked != room || written.ephemeral != object.at.is_none() {
             return Err("sent does not fit the request".into());
         }
+        if object.duplicate.is_some() && (object.duplicate == Some(false) || written.repeaters.is_empty()) {
+            return Err("a duplicate of what was sent once".into());
+        }
         self.sent.insert(message);
-        if ephemeral { Ok(()) } else { context.truth.place(message, position(object.at)?) }
+        self.unsent.retain(|unsent| *unsent != message);
+        if written.ephemeral {
+            return Ok(());
+        }
+        let at = position(object.at)?;
+        if object.duplicate.is_some() { context.truth.place(message, at) } else { context.truth.sent_first(message, at) }
     }
 
     fn message(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
@@ -284,9 +337,20 @@ impl Session {
         if written.body != body || written.room != room || Some(written.user.as_str()) != object.from || object.ts.is_none() {
             return Err(format!("a message other than it was written: {written:?}"));
         }
-        let (ephemeral, own, echo) = (written.ephemeral, written.session == self.number, written.echo);
+        let (ephemeral, echo) = (written.ephemeral, written.echo);
+        // Who repeats a message may have been its sender, or not.
+        let own = written.session == self.number && written.repeaters.is_empty();
         let doubtful = written.echo_doubtful || self.wanted.get(room).is_some_and(|wanted| wanted.doubtful);
-        let Some(inside) = self.inside.get(room) else { return Err("a message of a room that the session is not in".into()) };
+        let Some(inside) = self.inside.get_mut(room) else { return Err("a message of a room that the session is not in".into()) };
+        let membership = inside.membership;
+        if let Some(index) = inside.replay {
+            let at = position(object.at)?;
+            if context.truth.replayed(index, at, id)? {
+                inside.replay = None;
+            }
+            self.stand_at(room, at);
+            return context.truth.place(id, at);
+        }
         if own && !echo && !doubtful {
             return Err("an own message without echo".into());
         }
@@ -298,12 +362,44 @@ impl Session {
             return if once { Ok(()) } else { Err("an ephemeral message twice, or with a position".into()) };
         }
         let at = position(object.at)?;
-        let membership = &mut context.truth.memberships[inside.membership];
+        let membership = &mut context.truth.memberships[membership];
         if membership.seen.last().is_some_and(|(before, _)| *before >= at) || at <= membership.since {
             return Err(format!("a position that does not rise: {at:?} behind {:?} and {:?}", membership.since, membership.seen.last()));
         }
         membership.seen.push((at, id));
+        self.stand_at(room, at);
         context.truth.place(id, at)
+    }
+
+    fn stand_at(&mut self, room: &str, at: Place) {
+        let stand = self.stands.entry(room.to_owned()).or_insert(at);
+        *stand = at.max(*stand);
+    }
+
+    /// A page of history: its messages as they were written, its place in the order judged at the end.
+    fn page(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let asked = self.question(object)?;
+        let Some(Asked::History(question)) = asked else { return Err(format!("history answers {asked:?}")) };
+        let (Some(messages), Some(more)) = (object.messages, object.more) else { return Err("history without messages or more".into()) };
+        let messages: Vec<Line<'_>> = serde_json::from_str(messages.get()).map_err(|e| format!("not messages: {e}"))?;
+        if object.room != Some(&question.room) || messages.len() > question.limit as usize {
+            return Err("history does not fit the request".into());
+        }
+        let mut seen = Vec::with_capacity(messages.len());
+        for line in messages {
+            let at = position(Some(line.at))?;
+            let id = message_number(line.body.get()).ok_or("a body that nobody wrote")?;
+            let written = context.truth.message(id).ok_or("a message that nobody wrote")?;
+            let same = written.body == line.body.get() && written.room == question.room && written.user == line.from && !written.ephemeral;
+            if !same || line.ts != at.ms {
+                return Err(format!("a page holds a message other than it was written: {written:?}"));
+            }
+            context.truth.place(id, at)?;
+            seen.push((at, id));
+        }
+        let forgetful = context.truth.evictions > 0;
+        context.truth.pages.push(Page { session: self.number, question, more, seen, forgetful });
+        Ok(())
     }
 
     /// Its `send` was answered with "unknown or not sent", so the message may come without `sent`.
@@ -354,10 +450,19 @@ impl Session {
                 context.truth.doubt_echo(self.number, room);
                 true
             }
-            (Asked::Send { .. }, "log_unavailable") => true,
+            (Asked::Send { message, keyed, at_ms, .. }, "log_unavailable") => {
+                self.unsent.extend(keyed.then_some(*message));
+                context.now_ms >= at_ms + context.log_ms
+            }
+            (Asked::Send { message, keyed, .. }, "overloaded") => {
+                self.unsent.extend(keyed.then_some(*message));
+                true
+            }
             (_, "overloaded") => true,
             (Asked::Send { room, wanted, .. }, "not_joined") => !wanted || self.wanted.get(room).is_some_and(|w| w.doubtful),
-            (Asked::Presence { room } | Asked::History { room }, "not_joined") => self.wanted.get(room).is_some_and(|w| w.doubtful),
+            (Asked::Presence { room } | Asked::History(Question { room, .. }), "not_joined") => {
+                self.wanted.get(room).is_some_and(|w| w.doubtful)
+            }
             _ => false,
         };
         if fits { Ok(()) } else { Err(format!("an error that {asked:?} does not deserve")) }
@@ -393,8 +498,10 @@ impl Session {
 }
 
 fn position(text: Option<&str>) -> Result<Place, String> {
-    let (_, place) = Place::parse(text.ok_or("no position")?).ok_or("not a position")?;
-    Ok(place)
+    match Place::parse(text.ok_or("no position")?).ok_or("not a position")? {
+        (EPOCH, place) => Ok(place),
+        (epoch, _) => Err(format!("a position of the epoch {epoch:x}")),
+    }
 }
 
 /// A body begins with its number, in whatever white space.

@@ -3,8 +3,11 @@
 //! Readers and senders report what they are told; two reports that cannot both be true end the run. What can only be judged when all is quiet
 //! (nothing missing, nobody forgotten) is judged by [`Truth::judge`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::plan::Retained;
+use super::recorded_log::Recorded;
+use super::replays::{Page, Replay};
 use super::wire::Place;
 
 /// A message's number; it stands in its body.
@@ -25,6 +28,17 @@ pub(crate) struct Message {
     /// A join that would have changed `echo` was refused before or after: the sender may get it or not.
     pub(crate) echo_doubtful: bool,
     pub(crate) written_step: u64,
+    pub(crate) key: Option<String>,
+    /// Sessions that have sent it again, with its key.
+    pub(crate) repeaters: Vec<SessionNumber>,
+}
+
+impl Message {
+    /// Whether it is sure that the session gets it, or does not, when it comes live.
+    fn is_certain_for(&self, session: SessionNumber) -> bool {
+        let again = !self.repeaters.is_empty();
+        !(self.session == session && (self.echo_doubtful || again)) && !self.repeaters.contains(&session)
+    }
 }
 
 /// From `joined` (or `welcome`, for an inbox) to `left` or the session's end.
@@ -45,10 +59,29 @@ pub(crate) struct Truth {
     pub(crate) messages: Vec<Message>,
     order: BTreeMap<String, BTreeMap<Place, MessageId>>,
     placed: BTreeMap<MessageId, Place>,
+    /// Messages with a key that stand at a second place.
+    doubled: Vec<(MessageId, Place, Place)>,
+    /// Messages of which a `sent` has said that it was the first with this place.
+    first_sent: BTreeSet<(MessageId, Place)>,
+    /// Keys handed out, by user and room.
+    keys: BTreeMap<(String, String), u64>,
     pub(crate) memberships: Vec<Membership>,
+    pub(super) replays: Vec<Replay>,
+    pub(crate) pages: Vec<Page>,
+    pub(crate) retained: Retained,
+    /// Rooms that the server has forgotten whole so far.
+    pub(crate) evictions: u64,
 }
 
+/// Rule 6 of protocol.md.
+const DEDUP_WINDOW_MS: u64 = 300_000;
+const DEDUP_KEYS: usize = 128;
+
 impl Truth {
+    pub(crate) fn new(retained: Retained) -> Self {
+        Self { retained, ..Self::default() }
+    }
+
     /// The next message's number; its body must hold it.
     pub(crate) fn next_id(&self) -> MessageId {
         self.messages.len() as MessageId
@@ -67,8 +100,68 @@ impl Truth {
             return Err(format!("messages {other} and {id} of {room} have one position {at:?}"));
         }
         let before = *self.placed.entry(id).or_insert(at);
-        if before != at {
+        if before == at {
+            return Ok(());
+        }
+        if self.message(id).is_none_or(|message| message.repeaters.is_empty()) {
             return Err(format!("message {id} of {room} stands at {before:?} and at {at:?}"));
+        }
+        // Sent again, it may stand twice if its key was forgotten in between.
+        if !self.doubled.contains(&(id, before, at)) {
+            self.doubled.push((id, before, at));
+        }
+        Ok(())
+    }
+
+    /// A key that this user has not used in this room. Other users and other rooms have it too.
+    pub(crate) fn next_key(&mut self, user: &str, room: &str) -> String {
+        let count = self.keys.entry((user.to_owned(), room.to_owned())).or_default();
+        *count += 1;
+        format!("k{count}")
+    }
+
+    /// A `sent` without `duplicate` says that its message was the first with its key; at another place it is judged as a double.
+    pub(crate) fn sent_first(&mut self, id: MessageId, at: Place) -> Result<(), String> {
+        self.place(id, at)?;
+        if self.first_sent.insert((id, at)) { Ok(()) } else { Err(format!("two answers say that message {id} was the first, at {at:?}")) }
+    }
+
+    pub(super) fn order_of(&self, room: &str) -> Option<&BTreeMap<Place, MessageId>> {
+        self.order.get(room)
+    }
+
+    /// The newest place of a room that anybody has heard of, and one that is `back` before it.
+    pub(crate) fn place_back(&self, room: &str, back: usize) -> Option<Place> {
+        self.order.get(room)?.keys().rev().nth(back).copied()
+    }
+
+    /// Adds what the log has ordered and nobody has spoken of. An entry whose message stands elsewhere already was a repeat.
+    pub(crate) fn learn(&mut self, ledger: &[Recorded]) -> Result<(), String> {
+        for Recorded { room, at, message } in ledger {
+            if self.message(*message).is_none_or(|written| written.room != *room) {
+                return Err(format!("the log has ordered message {message} in {room}, where nobody wrote it"));
+            }
+            if !self.placed.contains_key(message) {
+                self.place(*message, *at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Two messages for one key: the first one's was out of the window when the second came.
+    fn judge_doubled(&self) -> Result<(), String> {
+        for (id, one, other) in &self.doubled {
+            let (first, second) = (one.min(other), one.max(other));
+            let message = &self.messages[*id as usize];
+            let order = &self.order[&message.room];
+            let between = order.range(*first..*second).filter(|(_, id)| {
+                let other = &self.messages[**id as usize];
+                other.key.is_some() && other.user == message.user
+            });
+            let forgotten = self.evictions > 0 || self.retained.shard_is_small;
+            if !forgotten && second.ms - first.ms < DEDUP_WINDOW_MS && between.count() < DEDUP_KEYS {
+                return Err(format!("message {id} stands at {first:?} and at {second:?}, with one key: {message:?}"));
+            }
         }
         Ok(())
     }
@@ -88,22 +181,24 @@ impl Truth {
         for (room, order) in &self.order {
             let mut newest: BTreeMap<SessionNumber, MessageId> = BTreeMap::new();
             for id in order.values() {
-                let session = self.messages[usize::try_from(*id).expect("an index")].session;
+                let message = &self.messages[usize::try_from(*id).expect("an index")];
+                let session = message.session;
+                if !message.repeaters.is_empty() {
+                    continue;
+                }
                 if let Some(before) = newest.insert(session, *id).filter(|before| before >= id) {
                     return Err(format!("in {room} session {session}'s message {before} stands before its {id}"));
                 }
             }
         }
-        Ok(())
+        self.judge_doubled()?;
+        self.judge_replays()
     }
 
     /// What was seen is a run of the room's order without a hole, from where it had to begin to where it had to end.
     fn judge_membership(&self, membership: &Membership) -> Result<(), String> {
         let Membership { session, room, since, joined_step, seen, stayed } = membership;
-        let certain = |id: MessageId| {
-            let message = &self.messages[id as usize];
-            message.session != *session || !message.echo_doubtful
-        };
+        let certain = |id: MessageId| self.messages[id as usize].is_certain_for(*session);
         let seen: Vec<_> = seen.iter().filter(|(_, id)| certain(*id)).collect();
         let empty = BTreeMap::new();
         let order = self.order.get(room).unwrap_or(&empty);
@@ -161,29 +256,41 @@ impl Truth {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn at(n: u64) -> Place {
         Place { ms: 1, n }
     }
 
-    /// Five messages of session 0 in one room, all placed in order; session 1 read `seen` of them.
-    fn truth(seen: &[u64], stayed: bool) -> Truth {
+    fn message(session: SessionNumber, written_step: u64) -> Message {
+        Message {
+            session,
+            user: "u".into(),
+            room: "r".into(),
+            body: String::new(),
+            ephemeral: false,
+            echo: true,
+            echo_doubtful: false,
+            written_step,
+            key: None,
+            repeaters: Vec::new(),
+        }
+    }
+
+    /// Five messages of session 0 in one room, all placed in order.
+    pub(crate) fn truth_of_five() -> Truth {
         let mut truth = Truth::default();
         for id in 0..5 {
-            truth.messages.push(Message {
-                session: 0,
-                user: "u".into(),
-                room: "r".into(),
-                body: String::new(),
-                ephemeral: false,
-                echo: true,
-                echo_doubtful: false,
-                written_step: id,
-            });
+            truth.messages.push(message(0, id));
             truth.place(id, at(id + 1)).unwrap();
         }
+        truth
+    }
+
+    /// As before; session 1 read `seen` of them.
+    fn truth(seen: &[u64], stayed: bool) -> Truth {
+        let mut truth = truth_of_five();
         let seen = seen.iter().map(|id| (at(id + 1), *id)).collect();
         truth.memberships.push(Membership { session: 1, room: "r".into(), since: at(1), joined_step: 0, seen, stayed });
         truth
@@ -221,18 +328,35 @@ mod tests {
     fn a_senders_messages_out_of_order_are_caught() {
         let mut truth = truth(&[1, 2, 3, 4], true);
         truth.messages[4].session = 2;
-        truth.messages.push(Message {
-            session: 2,
-            user: "u".into(),
-            room: "r".into(),
-            body: String::new(),
-            ephemeral: false,
-            echo: true,
-            echo_doubtful: false,
-            written_step: 9,
-        });
+        truth.messages.push(message(2, 9));
         truth.messages[1].session = 2;
         truth.place(5, Place { ms: 0, n: 9 }).unwrap();
         assert!(truth.judge().is_err());
+    }
+
+    #[test]
+    fn one_key_at_two_places_is_caught_within_its_window_only() {
+        let again = |ms: u64, keys: u64| {
+            let mut truth = Truth::default();
+            for id in 0..=keys {
+                truth.messages.push(Message { key: Some(format!("k{id}")), ..message(0, id) });
+                truth.place(id, at(id + 1)).unwrap();
+            }
+            truth.messages[0].repeaters.push(1);
+            truth.place(0, Place { ms: 1 + ms, n: 9_999 }).unwrap();
+            truth.judge()
+        };
+        assert!(again(0, 2).is_err());
+        assert!(again(299_999, 2).is_err());
+        assert_eq!(again(300_000, 2), Ok(()));
+        assert!(again(0, 126).is_err());
+        assert_eq!(again(0, 127), Ok(()));
+    }
+
+    #[test]
+    fn a_second_answer_that_does_not_say_duplicate_is_caught() {
+        let mut truth = truth_of_five();
+        assert_eq!(truth.sent_first(1, at(2)), Ok(()));
+        assert!(truth.sent_first(1, at(2)).is_err());
     }
 }

@@ -10,11 +10,19 @@ pub(crate) struct Place {
     pub(crate) n: u64,
 }
 
+/// Of the simulated server's log.
+pub(crate) const EPOCH: u32 = 0x51e5;
+
 impl Place {
     pub(crate) fn parse(text: &str) -> Option<(u32, Place)> {
         let (epoch, rest) = text.split_once('.')?;
         let (ms, n) = rest.split_once('-')?;
         Some((u32::from_str_radix(epoch, 16).ok()?, Place { ms: ms.parse().ok()?, n: n.parse().ok()? }))
+    }
+
+    /// As a position of the epoch that the simulated server has.
+    pub(crate) fn text(self) -> String {
+        format!("{EPOCH:x}.{}-{}", self.ms, self.n)
     }
 }
 
@@ -65,6 +73,17 @@ pub(crate) struct Inbox<'a> {
     pub(crate) at: &'a str,
     pub(crate) replay: u32,
     pub(crate) recovered: Option<bool>,
+}
+
+/// A message of a page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Line<'a> {
+    pub(crate) at: &'a str,
+    pub(crate) from: &'a str,
+    pub(crate) ts: u64,
+    #[serde(borrow)]
+    pub(crate) body: &'a RawValue,
 }
 
 /// Length and text.

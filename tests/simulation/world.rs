@@ -7,6 +7,7 @@ use ringroom::ring::ListenerId;
 use ringroom::ring::fake::{ConnectionId, FakeKernel, KernelSettings, Random, Rates, Stage as Stadium, Table};
 
 use super::acts::Stage;
+use super::memory::Memory;
 use super::plan::{LogFaults, Plan};
 use super::server::{Server, Stepped};
 use super::session::{Context, Phase, Reading, Session};
@@ -41,6 +42,8 @@ pub(super) enum Era {
 
 /// A run that goes on for longer than this never ends.
 const STEPS_MAX: u64 = 6_000_000;
+/// Clients that may come back; who goes when there are as many is never seen again.
+const MEMORIES_MAX: usize = 200;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 
@@ -50,6 +53,8 @@ pub(crate) struct World {
     pub(super) server: Server,
     pub(super) random: Random,
     pub(super) sessions: Vec<Session>,
+    /// Clients between two connections.
+    pub(super) memories: Vec<Memory>,
     by_connection: BTreeMap<ConnectionId, usize>,
     pub(super) agenda: BTreeSet<(u64, Due)>,
     pub(super) truth: Truth,
@@ -91,6 +96,7 @@ impl World {
         for place in 0..plan.clients {
             agenda.insert((now_ns + MS * place as u64 / 4, Due::Connect));
         }
+        let truth = Truth::new(plan.retained());
         let frozen = vec![0; usize::from(plan.shards)];
         Self {
             plan,
@@ -98,9 +104,10 @@ impl World {
             server,
             random,
             sessions: Vec::new(),
+            memories: Vec::new(),
             by_connection: BTreeMap::new(),
             agenda,
-            truth: Truth::default(),
+            truth,
             step: 0,
             era: Era::Load,
             frozen,
@@ -160,8 +167,17 @@ impl World {
         for session in self.sessions.iter().filter(|s| s.phase == Phase::Open) {
             for inside in session.inside.values() {
                 self.truth.memberships[inside.membership].stayed = true;
+                if inside.replay.is_some() {
+                    return Err(format!("session {} waits for the rest of a replay", session.number));
+                }
             }
         }
+        self.judge()
+    }
+
+    fn judge(&mut self) -> Verdict {
+        let ledger = std::mem::take(&mut *self.server.ledger.lock().unwrap());
+        self.truth.learn(&ledger)?;
         self.truth.judge()
     }
 
@@ -260,7 +276,7 @@ impl World {
             }
         }
         if self.plan.drains_under_load {
-            self.truth.judge()?;
+            self.judge()?;
         }
         Ok(())
     }
@@ -307,6 +323,7 @@ impl World {
 
     fn turn(&mut self, shard: ShardId) -> Verdict {
         let stepped = self.server.step(shard)?;
+        self.truth.evictions = self.server.evictions();
         for connection in self.kernel.take_cancelled() {
             // Who is being ended may say what he likes: nobody listens.
             if self.kernel.stage(connection) == Stadium::Closing && self.random.percent(20) {
@@ -385,9 +402,9 @@ impl World {
 
     // ---- a client's hands -------------------------------------------------------------------------------------------------------------------------
 
-    pub(super) fn add_session(&mut self, connection: ConnectionId, user: String, device: Option<String>) -> usize {
+    pub(super) fn add_session(&mut self, connection: ConnectionId, memory: Memory) -> usize {
         let index = self.sessions.len();
-        self.sessions.push(Session::new(index, connection, user, device));
+        self.sessions.push(Session::new(index, connection, memory));
         self.by_connection.insert(connection, index);
         index
     }
@@ -403,7 +420,8 @@ impl World {
     }
 
     pub(super) fn stage_and_session(&mut self, index: usize) -> (Stage<'_>, &mut Session) {
-        let stage = Stage { plan: &self.plan, random: &mut self.random, truth: &mut self.truth, step: self.step };
+        let now_ms = self.kernel.now_ns() / MS;
+        let stage = Stage { plan: &self.plan, random: &mut self.random, truth: &mut self.truth, step: self.step, now_ms };
         (stage, &mut self.sessions[index])
     }
 
@@ -430,10 +448,14 @@ impl World {
         session.sins.left = true;
         session.phase = Phase::Ended;
         session.inside.clear();
-        self.come_back();
+        self.come_back(index);
     }
 
-    fn come_back(&mut self) {
+    fn come_back(&mut self, index: usize) {
+        if self.memories.len() < MEMORIES_MAX {
+            let memory = self.sessions[index].memory();
+            self.memories.push(memory);
+        }
         if self.era == Era::Load {
             let at_ns = self.kernel.now_ns() + self.random.below(self.plan.pause_ns);
             self.agenda.insert((at_ns, Due::Connect));
@@ -473,15 +495,17 @@ impl World {
         if session.buffer().len() == before && end.is_none() {
             return Ok(());
         }
+        let now_ms = self.kernel.now_ns() / MS;
         let mut context = Context {
             truth: &mut self.truth,
             step: self.step,
+            now_ms,
+            log_ms: self.plan.settings.limits.log_ms,
             draining: self.era == Era::Drain,
             tight: self.plan.tight,
             narrow: self.plan.window < 60_000 || self.plan.frozen_shards || self.plan.pause_ns <= 2 * MS,
         };
         let kernel = self.kernel.clone();
-        let now_ms = kernel.now_ns() / MS;
         let name = |error: String| format!("session {index} ({connection:?}) at {now_ms} ms: {error}; {}", kernel.describe(connection));
         let pings = session.read(&mut context).map_err(name)?;
         self.trace = (self.trace ^ (index as u64)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17) ^ session.asked.len() as u64;
@@ -491,7 +515,7 @@ impl World {
             let late = self.plan.frozen_shards || self.kernel.was_delayed(connection);
             session.finish(end, late || self.kernel.was_broken(connection), &mut context).map_err(name)?;
             self.kernel.client_close(connection);
-            self.come_back();
+            self.come_back(index);
         } else if session.phase == Phase::Farewell && self.random.percent(30) {
             self.close(index);
         } else if pings > 0 && !session.stop_talking && session.unwritten.is_empty() {
