@@ -199,8 +199,12 @@ impl<S> Core<S> {
 
     /// The rules have answered a message from outside.
     pub(super) fn told(&mut self, ticket: u32, frame: Bytes) {
-        let errand = self.errands.open.remove(&ticket).expect("every ticket is answered once");
-        (errand.done)(Outcome::Said(frame));
+        // A second answer would be a bug of the rules, but nobody waits for it.
+        let errand = self.errands.open.remove(&ticket);
+        debug_assert!(errand.is_some(), "every ticket is answered once");
+        if let Some(errand) = errand {
+            (errand.done)(Outcome::Said(frame));
+        }
     }
 
     /// Whether the walk has come to its end; if not, it goes on in the next turn.
