@@ -28,10 +28,18 @@ pub enum Mutation {
     ForgetKey,
     /// An answer of the log is taken for whatever append is in its slot now.
     TakeStaleToken,
+    /// Messages are dropped for a slow reader without a gap.
+    LoseGap,
+    /// A gap before a `joined` is taken to speak of what comes behind it, too.
+    OldGapSpeaks,
+    /// Nobody ends when the shard's messages are over their budget.
+    ForgetBudget,
+    /// A user that has come back is said to have gone.
+    ForgetReturn,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 11] = [
+    pub const ALL: [Mutation; 15] = [
         Mutation::FreeSlotInFlight,
         Mutation::SwapEnvelopes,
         Mutation::LoseWakeup,
@@ -43,6 +51,10 @@ impl Mutation {
         Mutation::PageWithoutMore,
         Mutation::ForgetKey,
         Mutation::TakeStaleToken,
+        Mutation::LoseGap,
+        Mutation::OldGapSpeaks,
+        Mutation::ForgetBudget,
+        Mutation::ForgetReturn,
     ];
 }
 

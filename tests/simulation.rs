@@ -46,6 +46,7 @@ struct Sums {
     reads: u64,
     messages: u64,
     sessions: u64,
+    gaps: u64,
     failures: Vec<String>,
 }
 
@@ -56,16 +57,17 @@ impl Sums {
         self.reads += report.deliveries;
         self.messages += report.messages as u64;
         self.sessions += report.sessions as u64;
+        self.gaps += report.gaps;
     }
 
     /// One line for the parent.
     fn to_line(&self) -> String {
         let cells: Vec<u64> = self.table.cells.iter().flatten().copied().collect();
-        serde_json::to_string(&(cells, [self.completions, self.reads, self.messages, self.sessions], &self.failures)).unwrap()
+        serde_json::to_string(&(cells, [self.completions, self.reads, self.messages, self.sessions, self.gaps], &self.failures)).unwrap()
     }
 
     fn add_line(&mut self, line: &str) {
-        let (cells, [completions, reads, messages, sessions], failures): (Vec<u64>, [u64; 4], Vec<String>) =
+        let (cells, [completions, reads, messages, sessions, gaps], failures): (Vec<u64>, [u64; 5], Vec<String>) =
             serde_json::from_str(line).unwrap();
         for (cell, count) in self.table.cells.iter_mut().flatten().zip(cells) {
             *cell += count;
@@ -74,6 +76,7 @@ impl Sums {
         self.reads += reads;
         self.messages += messages;
         self.sessions += sessions;
+        self.gaps += gaps;
         self.failures.extend(failures);
     }
 }
@@ -144,10 +147,11 @@ fn every_seed_keeps_every_promise() {
         println!();
         return work(worker, first, count);
     }
-    let Sums { table, completions, reads, messages, sessions, failures } = run_many(first, count);
+    let Sums { table, completions, reads, messages, sessions, gaps, failures } = run_many(first, count);
     let (text, empty) = simulation::table::render(&table);
-    println!("{count} seeds: {completions} completions, {sessions} sessions, {messages} messages, {reads} reads\n{text}");
+    println!("{count} seeds: {completions} completions, {sessions} sessions, {messages} messages, {reads} reads, {gaps} gaps\n{text}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(count < 300 || gaps > 0, "nobody was told a gap");
     // Fewer seeds do not meet every rare cell.
     assert!(count < 300 || empty.is_empty(), "empty cells: {}", empty.join(", "));
 }

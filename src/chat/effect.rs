@@ -16,6 +16,19 @@ pub enum Class {
     Bulk,
 }
 
+/// What may become of a frame whose reader falls behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// It goes out, or the session ends.
+    Kept,
+    /// It goes first, without a word.
+    Ephemeral,
+    /// A message of a room that drops its oldest: it may go, and `gap` stands for it. `previous` is the room's position before it.
+    Oldest { place: Key, previous: Position },
+    /// A `joined`, kept: no `gap` before it speaks of what comes behind it.
+    Joined { place: Key },
+}
+
 /// One thing to do. `targets` of a fan-out are a range of [`Effects::targets`].
 #[derive(Debug)]
 pub enum Effect {
@@ -23,12 +36,14 @@ pub enum Effect {
     Queue {
         session: SessionId,
         payload: Bytes,
+        worth: Worth,
     },
     /// Queue a whole frame on many sessions, all of them before anything else happens.
     Fanout {
         payload: Bytes,
         targets: std::ops::Range<usize>,
         class: Class,
+        worth: Worth,
         stamps: Stamps,
     },
     /// The answer to a request from outside ([`Shard::handle_publish`](super::Shard::handle_publish)): the frame that a session would read.
@@ -80,7 +95,7 @@ impl Effects {
     }
 
     pub fn queue(&mut self, session: SessionId, payload: Bytes) {
-        self.list.push(Effect::Queue { session, payload });
+        self.list.push(Effect::Queue { session, payload, worth: Worth::Kept });
     }
 
     /// A message has come to the end of a stage that it began at `since`.
@@ -256,6 +271,7 @@ pub enum Envelope {
         session: SessionId,
         place: Key,
         watch: Watch,
+        sessions: u32,
         payload: Bytes,
     },
     /// From the home: the session is no member from here on.
@@ -278,13 +294,17 @@ pub enum Envelope {
     Inbox {
         user: Key,
         payload: Bytes,
+        ephemeral: bool,
         stamps: Stamps,
     },
-    /// From the home: a message for every member of the place but `except`.
+    /// From the home: a message for every member of the place but `except`. `previous` is the room's position before it, `None` if it is ephemeral;
+    /// `sessions` is how many the room has on all shards.
     Deliver {
         place: Key,
         payload: Bytes,
         except: Option<SessionId>,
+        previous: Option<Position>,
+        sessions: u32,
         stamps: Stamps,
     },
     /// From the home: somebody came or went; for those who watch.

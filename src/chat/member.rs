@@ -2,18 +2,38 @@
 
 use bytes::Bytes;
 
-use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch};
+use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch, Worth};
 use super::rights::Right;
 use super::room::{Member, Place};
 use super::sample::{Stage, Stamps};
 use super::session::Entry;
 use super::shard::{Flow, Shard};
+use crate::config::SlowReader;
 use crate::ids::{Key, Now, Position, RequestId, SessionId, WirePosition};
 use crate::limits::PAGE_MESSAGES_DEFAULT;
 use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::Outgoing;
 use crate::protocol::error::{Reason, Refusal};
 use crate::protocol::message::{Join, Send};
+
+/// A home's answer to a join.
+pub(super) struct Joined {
+    pub(super) session: SessionId,
+    pub(super) place: Key,
+    pub(super) watch: Watch,
+    pub(super) sessions: u32,
+    pub(super) payload: Bytes,
+}
+
+/// A message from a room's home, as [`super::effect::Envelope::Deliver`] says.
+pub(super) struct Delivery {
+    pub(super) place: Key,
+    pub(super) payload: Bytes,
+    pub(super) except: Option<SessionId>,
+    pub(super) previous: Option<Position>,
+    pub(super) sessions: u32,
+    pub(super) stamps: Stamps,
+}
 
 impl Shard {
     pub(super) fn join(&mut self, session: SessionId, join: &Join<'_>, out: &mut Effects) -> Flow {
@@ -207,19 +227,23 @@ impl Shard {
         }
     }
 
-    pub(super) fn joined(&mut self, session: SessionId, place: Key, watch: Watch, payload: Bytes, out: &mut Effects) {
-        self.places.get_mut(place).expect("a place outlives the joins that name it").joins -= 1;
-        self.joined_session(session, place, watch, payload, out);
+    pub(super) fn joined(&mut self, joined: Joined, out: &mut Effects) {
+        let place = joined.place;
+        let state = self.places.get_mut(place).expect("a place outlives the joins that name it");
+        state.joins -= 1;
+        state.sessions = joined.sessions;
+        self.joined_session(joined, out);
         self.release_place(place);
     }
 
-    fn joined_session(&mut self, session: SessionId, place: Key, watch: Watch, payload: Bytes, out: &mut Effects) {
+    fn joined_session(&mut self, joined: Joined, out: &mut Effects) {
+        let Joined { session, place, watch, payload, .. } = joined;
         let Some(index) = self.answered_entry(session, place) else { return };
         if !self.session(session).expect("found above").rooms[index].is_member() {
             self.add_member(session, index);
         }
         self.set_watch(session, index, watch == Watch::Yes);
-        self.take_answer(session, payload, out);
+        self.take_answer(session, (payload, Worth::Joined { place }), out);
         if watch == Watch::TooLarge {
             let room = self.places.get(place).expect("an entry points to it").name.clone();
             let off = self.encode(&Outgoing::MemberOff { room: &room });
@@ -236,14 +260,20 @@ impl Shard {
         if entry.unanswered == 0 && !entry.wanted {
             self.remove_entry(session, index);
         }
-        self.take_answer(session, payload, out);
+        self.take_answer(session, (payload, Worth::Kept), out);
     }
 
-    pub(super) fn deliver(&mut self, now: Now, to: (Key, Option<SessionId>), what: (Bytes, Stamps), out: &mut Effects) {
-        let (place, except) = to;
-        let Some(state) = self.places.get(place) else {
+    pub(super) fn deliver(&mut self, now: Now, delivery: Delivery, out: &mut Effects) {
+        let Delivery { place, payload, except, previous, sessions, stamps } = delivery;
+        let Some(state) = self.places.get_mut(place) else {
             self.counts.stale += 1;
             return;
+        };
+        state.sessions = sessions;
+        let worth = match previous {
+            None => Worth::Ephemeral,
+            Some(previous) if state.slow_reader == SlowReader::DropOldest => Worth::Oldest { place, previous },
+            Some(_) => Worth::Kept,
         };
         let start = out.targets.len();
         out.targets.extend(state.members.iter().map(|member| member.session).filter(|session| Some(*session) != except));
@@ -252,24 +282,26 @@ impl Shard {
             out.targets.truncate(half);
         }
         let bulk = state.members.len() >= self.rules.bulk_room_members;
-        self.fanout(now, (start, if bulk { Class::Bulk } else { Class::Interactive }), what, out);
+        let class = if bulk { Class::Bulk } else { Class::Interactive };
+        self.fanout(now, (payload, stamps), (start, class, worth), out);
     }
 
-    pub(super) fn deliver_inbox(&mut self, now: Now, user: Key, what: (Bytes, Stamps), out: &mut Effects) {
+    pub(super) fn deliver_inbox(&mut self, now: Now, user: Key, what: (Bytes, Stamps, Worth), out: &mut Effects) {
+        let (payload, stamps, worth) = what;
         let start = out.targets.len();
         out.targets.extend(self.users.get(user).sessions.iter().copied());
-        self.fanout(now, (start, Class::Interactive), what, out);
+        self.fanout(now, (payload, stamps), (start, Class::Interactive, worth), out);
     }
 
     /// To the targets from `start` on.
-    fn fanout(&mut self, now: Now, to: (usize, Class), what: (Bytes, Stamps), out: &mut Effects) {
-        let ((start, class), (payload, mut stamps)) = (to, what);
+    fn fanout(&mut self, now: Now, what: (Bytes, Stamps), how: (usize, Class, Worth), out: &mut Effects) {
+        let ((payload, mut stamps), (start, class, worth)) = (what, how);
         out.sample(Stage::ToQueue, stamps.latest, now);
         stamps.latest = stamps.latest.next(now);
         let targets = start..out.targets.len();
         self.counts.deliveries += targets.len() as u64;
         if !targets.is_empty() {
-            out.push(Effect::Fanout { payload, targets, class, stamps });
+            out.push(Effect::Fanout { payload, targets, class, worth, stamps });
         }
     }
 
@@ -277,7 +309,9 @@ impl Shard {
         let Some(state) = self.places.get(place).filter(|state| state.watchers > 0) else { return };
         let start = out.targets.len();
         out.targets.extend(state.members.iter().filter(|member| member.watch).map(|member| member.session));
-        out.push(Effect::Fanout { payload, targets: start..out.targets.len(), class: Class::Interactive, stamps: Stamps::default() });
+        let targets = start..out.targets.len();
+        let stamps = Stamps::default();
+        out.push(Effect::Fanout { payload, targets, class: Class::Interactive, worth: Worth::Kept, stamps });
     }
 
     pub(super) fn member_off(&mut self, place: Key, payload: Bytes, out: &mut Effects) {
@@ -301,8 +335,19 @@ impl Shard {
     }
 
     fn new_place(&mut self, room: &str, hash: u64) -> Option<Key> {
-        let place = Place { name: room.into(), hash, home: self.home(hash), members: Vec::new(), watchers: 0, entries: 0, joins: 0 };
-        self.places.insert(place).ok()
+        self.places
+            .insert(Place {
+                name: room.into(),
+                hash,
+                home: self.home(hash),
+                members: Vec::new(),
+                watchers: 0,
+                entries: 0,
+                joins: 0,
+                sessions: 0,
+                slow_reader: self.rules.slow_reader_of(room),
+            })
+            .ok()
     }
 
     fn new_entry(&mut self, session: SessionId, place: Key) -> usize {

@@ -31,7 +31,7 @@ mod users;
 
 pub use bucket::RateRules;
 pub use dedup::KeyHash;
-pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Page, PageRange, Parcel, Replay, Since, Token, Watch};
+pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Page, PageRange, Parcel, Replay, Since, Token, Watch, Worth};
 pub use homes::Homes;
 pub use login::{Attachments, Login};
 pub use outside::{Publish, RoomView, SessionView};

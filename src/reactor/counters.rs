@@ -128,8 +128,18 @@ samples! {
     messages,
     /// Ephemeral messages
     ephemeral = "ephemeral_messages",
-    /// Ephemeral messages that were dropped because a queue was full
+    /// Ephemeral messages that were dropped: a queue between shards was full, or a session did not read; messages of rooms that drop their oldest
     ephemeral_dropped = "drops" { "reason": "ephemeral" },
+    /// Ephemeral messages that a session did not get because it did not read
+    dropped_ephemeral = "drops" { "reason": "ephemeral_reader" },
+    /// Messages that a session did not get because it did not read, in rooms that drop their oldest
+    dropped_oldest = "drops" { "reason": "oldest" },
+    /// Gaps announced in their place
+    gaps,
+    /// Sessions ended because the messages of the shard were over their budget
+    evicted = "sessions_evicted",
+    /// Users that came back before anybody was told that they had gone
+    returns,
     /// Sends that were not sent again because their key was known
     duplicates,
     /// Requests refused with an error

@@ -93,6 +93,7 @@ impl<S> Core<S> {
         counts.duplicates.set(seen.duplicates);
         counts.refused.set(seen.refused);
         counts.joins.set(seen.joins);
+        counts.returns.set(seen.returns);
         counts.rate_limited.set(seen.rate_limited);
         counts.deferred.set(seen.deferred);
         counts.stalls.set(seen.stalls);

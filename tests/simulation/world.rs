@@ -22,6 +22,7 @@ pub(crate) struct Report {
     pub(crate) messages: usize,
     pub(crate) sessions: usize,
     pub(crate) deliveries: u64,
+    pub(crate) gaps: u64,
     pub(crate) table: Table,
 }
 
@@ -142,6 +143,7 @@ impl World {
             messages: self.truth.messages.len(),
             sessions: self.sessions.len(),
             deliveries: self.deliveries,
+            gaps: self.truth.gaps,
             table: self.kernel.table(),
         };
         let World { kernel, server, .. } = self;
@@ -502,6 +504,7 @@ impl World {
             now_ms,
             log_ms: self.plan.settings.limits.log_ms,
             draining: self.era == Era::Drain,
+            dropping: &self.plan.dropping,
             tight: self.plan.tight,
             narrow: self.plan.window < 60_000 || self.plan.frozen_shards || self.plan.pause_ns <= 2 * MS,
         };
