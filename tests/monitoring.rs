@@ -73,7 +73,7 @@ fn promtool(args: &[&str], input: &str) -> Option<(bool, String)> {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(why) => {
-            writeln!(std::io::stderr(), "skipped: promtool can't be run ({why}); Debian has it in the package prometheus").unwrap();
+            eprintln!("skipped: promtool can't be run ({why}); Debian has it in the package prometheus");
             return None;
         }
     };
@@ -126,7 +126,7 @@ fn the_seccomp_profile_allows_io_uring_and_denies_the_rest() {
 fn systemd_accepts_the_unit() {
     let output = match Command::new("systemd-analyze").arg("verify").arg(path("deploy/ringroom.service")).output() {
         Ok(output) => output,
-        Err(why) => return writeln!(std::io::stderr(), "skipped: systemd-analyze can't be run ({why})").unwrap(),
+        Err(why) => return eprintln!("skipped: systemd-analyze can't be run ({why})"),
     };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     // The program need not be installed where the test runs.
