@@ -174,7 +174,8 @@ impl<S> Core<S> {
                 (errand.done)(Outcome::Sessions(readers));
             }
             Wish::Kick { session, public_id } => {
-                let there = self.connections.get(session).is_some_and(|c| c.phase == Phase::Open && c.public_id == public_id);
+                let open = self.connections.get(session).is_some_and(|c| c.phase == Phase::Open);
+                let there = open && self.chat.public_id(session) == Some(public_id);
                 if there {
                     self.end_and_settle(session, Ending { ended: Ended::Said(Reason::Kicked), message: None, retry_after_ms: None });
                 }
@@ -263,7 +264,7 @@ impl<S> Core<S> {
     fn slow(&self, key: Key) -> Option<Slow> {
         let connection = self.connections.get(key)?;
         Some(Slow {
-            public_id: connection.public_id,
+            public_id: self.chat.public_id(key)?,
             user: self.chat.user_of(key)?.to_owned(),
             queued_bytes: connection.queued_bytes,
             queued_frames: connection.queue.len(),
@@ -275,7 +276,7 @@ impl<S> Core<S> {
         let connection = self.connections.get(view.session)?;
         let now_ms = self.now_ms();
         Some(Reader {
-            public_id: connection.public_id,
+            public_id: self.chat.public_id(view.session)?,
             view,
             state: connection.state(),
             queued_bytes: connection.queued_bytes,
