@@ -188,7 +188,12 @@ def spread(values, digits=2, unit=""):
 
 def ratios(over, under):
     """Per run, so that what was slow for both sides of it cancels."""
-    return [a / b for a, b in zip(over, under)]
+    return [None if a is None or not b else a / b for a, b in zip(over, under)]
+
+
+def ms(ns):
+    """Milliseconds; a quantile that too few samples lie beyond stays none."""
+    return None if ns is None else ns / 1e6
 
 
 def scratch():
