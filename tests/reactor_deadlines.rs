@@ -175,6 +175,7 @@ impl House {
                 counters: counters.clone(),
                 shared: shared.2.clone(),
                 control,
+                errands: bounded(1).1,
                 report: report.clone(),
             };
             house.shards.push(Reactor::new(parts, house.kernel.io(shard)));

@@ -143,8 +143,11 @@ impl<S> Core<S> {
         let room = room && !self.is_full_of_strangers();
         let Some(key) = self.place(socket) else { return };
         if self.drain != Drain::No {
+            self.counters.shed_draining.add(1);
             self.shed(key, Reason::Draining);
         } else if !room || self.sheds != Sheds::Nothing {
+            let counter = if room { &self.counters.shed_overload } else { &self.counters.shed_limit };
+            counter.add(1);
             self.shed(key, Reason::Overloaded);
         } else {
             self.meet(key);

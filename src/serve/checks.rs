@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::SockRef;
 
+use super::plane::PlanePlan;
 use super::takeover::Takeover;
 use super::{StartError, exit};
 use crate::auth::{KeyError, KeySet};
@@ -38,6 +39,7 @@ pub struct Plan {
     pub node: String,
     /// Connections of the whole process; never 0.
     pub connections_max: usize,
+    pub admin: PlanePlan,
     /// The server whose port this one takes over.
     pub takeover: Option<Takeover>,
     /// What is not as it should be and yet no reason to refuse, for the log.
@@ -67,7 +69,8 @@ impl Plan {
         };
         let noun = if self.shards == 1 { "shard" } else { "shards" };
         let (list, shards, max) = (addresses.join(", "), self.shards, self.connections_max);
-        format!("ringroom ready on {list}: {shards} {noun} {place}, up to {max} connections; {}\n", self.features)
+        let admin: String = self.admin.addresses.iter().map(|address| format!("; admin on http://{address}")).collect();
+        format!("ringroom ready on {list}: {shards} {noun} {place}, up to {max} connections; {}{admin}\n", self.features)
     }
 }
 
@@ -93,12 +96,13 @@ pub fn check(settings: &Settings, start: Start) -> Result<Plan, StartError> {
     check_backlog(&settings.ring, &mut warnings);
     // Connections come to a listener as soon as it is open: what can fail has to fail before.
     check_keys(&settings.auth)?;
+    let admin = PlanePlan::make(settings)?;
     let mut takeover = match start {
         Start::Fresh => None,
         Start::Takeover => Some(Takeover::find(&settings.server.listen, shards)?),
     };
     let (addresses, listeners) = open(settings, shards, takeover.as_mut())?;
-    Ok(Plan { listeners, addresses, shards, cpus, features, node: node(&settings.server), connections_max, takeover, warnings })
+    Ok(Plan { listeners, addresses, shards, cpus, features, node: node(&settings.server), connections_max, admin, takeover, warnings })
 }
 
 /// Which CPU each shard is pinned to.
@@ -246,7 +250,7 @@ fn open_one(address: SocketAddr, sizes: &Ring) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-fn refused(address: SocketAddr, why: &io::Error) -> StartError {
+pub(super) fn refused(address: SocketAddr, why: &io::Error) -> StartError {
     let port = address.port();
     let (exit, cause) = match why.raw_os_error() {
         Some(libc::EADDRINUSE) => (

@@ -18,7 +18,8 @@ pub(crate) struct Server {
     log: Option<JoinHandle<String>>,
     so_far: Arc<Mutex<Vec<u8>>>,
     pub(crate) addresses: Vec<SocketAddr>,
-    _config: tempfile::NamedTempFile,
+    pub(crate) admin: Option<SocketAddr>,
+    config: tempfile::NamedTempFile,
 }
 
 /// How a server ended, and what it had counted, all shards together.
@@ -93,15 +94,28 @@ impl Server {
             }
             String::from_utf8_lossy(&shared.lock().unwrap()).into_owned()
         });
-        let mut server = Self { child, log: Some(log), so_far, addresses: Vec::new(), _config: file };
+        let mut server = Self { child, log: Some(log), so_far, addresses: Vec::new(), admin: None, config: file };
         match ready.recv_timeout(PATIENCE) {
-            Ok(line) => server.addresses = addresses(&line),
+            Ok(line) => {
+                server.addresses = addresses(&line);
+                server.admin = line.rsplit_once("; admin on http://").map(|(_, address)| address.parse().unwrap());
+            }
             Err(error) => {
                 let _ = server.child.kill();
                 panic!("no ready line ({error}): {}", server.log.take().unwrap().join().unwrap());
             }
         }
         server
+    }
+
+    /// Where the control plane listens.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.expect("started with --admin")
+    }
+
+    pub(crate) fn config_path(&self) -> &std::path::Path {
+        self.config.path()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
