@@ -15,6 +15,7 @@ mod simulation {
     pub(crate) mod server;
     pub(crate) mod session;
     pub(crate) mod table;
+    pub(crate) mod tokens;
     pub(crate) mod truth;
     pub(crate) mod wire;
     pub(crate) mod world;

@@ -45,6 +45,11 @@ impl Bucket {
         Err(now_ms + missing.div_ceil(u64::from(rules.requests_per_s)))
     }
 
+    /// Holds more than a full bucket, though somebody has looked.
+    pub(super) fn is_over(&self, rules: &RateRules) -> bool {
+        *self != Self::FULL && u64::from(self.level) > u64::from(rules.burst) * u64::from(TOKEN)
+    }
+
     /// Takes the token that was seen.
     pub(super) fn take(&mut self) {
         self.level = self.level.checked_sub(TOKEN).expect("a token was seen");

@@ -62,6 +62,10 @@ impl<T: Named> NamedSlab<T> {
         self.slab.remove(key)
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        (0..self.slab.slots()).filter_map(|slot| self.slab.get(self.slab.key_at(slot)?))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }

@@ -182,6 +182,11 @@ impl Shard {
         }
     }
 
+    /// Users that have more tokens than their burst; never any. Walks all users: for checks only.
+    pub fn buckets_over(&self) -> usize {
+        self.users.buckets_over(&self.rules.rate)
+    }
+
     /// No more `member` objects: everybody is about to leave.
     pub fn handle_drain(&mut self) {
         self.draining = true;

@@ -21,6 +21,8 @@ pub struct Inspection {
     pub unread_bytes: usize,
     pub chat: chat::Usage,
     pub counts: chat::Counts,
+    /// Users with more tokens than their burst.
+    pub buckets_over: usize,
     pub blocked: usize,
     pub starved: usize,
     /// Sockets sent to other shards so far, and taken in from them: what lies between, over all shards, is in transit.
@@ -42,6 +44,7 @@ impl<I: Io> Reactor<I> {
             unread_bytes: core.unread_bytes,
             chat: core.chat.usage(),
             counts: core.chat.counts(),
+            buckets_over: core.chat.buckets_over(),
             blocked: core.blocked.len(),
             starved: self.starved.len(),
             moved: core.counters.moved.get(),

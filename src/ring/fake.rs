@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::ids::ShardId;
+use crate::ids::{Now, ShardId};
 use crate::ring::ListenerId;
 
 mod connection;
@@ -82,6 +82,12 @@ impl FakeKernel {
 
     pub fn now_ns(&self) -> u64 {
         self.kernel.borrow().now_ns
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        let kernel = self.kernel.borrow();
+        Now { mono_ns: kernel.now_ns, unix_ms: kernel.unix_ms }
     }
 
     /// Moves virtual time and lets happen what falls due.

@@ -8,6 +8,9 @@ use super::memory::Memory;
 use super::session::{Phase, Reading};
 use super::world::{Due, World};
 
+/// Who is held to a rate waits for answers before he asks for more.
+const ASKED_MAX: usize = 10;
+
 impl World {
     pub(super) fn connect(&mut self) {
         let memory = self.client();
@@ -32,11 +35,11 @@ impl World {
         let silent = self.random.below(1_000) < self.plan.manners.silences * 4;
         let rude = self.random.below(1_000) < self.plan.manners.garbage;
         if silent {
-            let session = &mut self.sessions[index];
+            let (mut stage, session) = self.stage_and_session(index);
             session.sins.silent = true;
             session.stop_talking = true;
-            if self.random.percent(50) {
-                let hello = session.hello();
+            if stage.random.percent(50) {
+                let hello = session.hello(&mut stage);
                 let cut = self.random.size(1, hello.len() - 1);
                 self.write(index, &hello[..cut]);
             }
@@ -51,7 +54,7 @@ impl World {
         if stage.random.percent(80) {
             session.resume_inbox(&mut stage);
         }
-        let mut bytes = session.hello();
+        let mut bytes = session.hello(&mut stage);
         for room in session.rooms_known() {
             if stage.random.percent(70) {
                 bytes.extend(session.join_room(&mut stage, room));
@@ -93,7 +96,8 @@ impl World {
             return;
         }
         let rest = std::mem::take(&mut session.unwritten);
-        let done = session.stop_talking || session.phase == Phase::Farewell;
+        let patient = self.plan.is_rated() && session.asked.len() >= ASKED_MAX;
+        let done = patient || session.stop_talking || session.phase == Phase::Farewell;
         if !rest.is_empty() && !session.sins.silent {
             self.write(index, &rest);
         } else if !done && !self.misbehave(index) {
@@ -189,7 +193,8 @@ impl World {
                 0..18 => session.join(&mut stage),
                 18..25 => session.leave(&mut stage),
                 25..33 => session.ask(&mut stage),
-                33..34 => session.second_hello(stage.random),
+                33..35 if stage.plan.verifier.is_some() => session.second_hello(&mut stage),
+                33..34 => session.second_hello(&mut stage),
                 _ => session.send(&mut stage, body_bytes),
             });
             if session.stop_talking {

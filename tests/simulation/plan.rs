@@ -1,6 +1,6 @@
 //! What a seed chooses: shards, limits, fault rates, how many clients and how they behave.
 
-use ringroom::config::Settings;
+use ringroom::config::{RateMode, Settings};
 use ringroom::ring::fake::{Fault, Random, Rates};
 
 /// One run.
@@ -11,6 +11,8 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) rates: Rates,
     pub(crate) log: LogFaults,
+    /// Logins need tokens; the verifier has these faults.
+    pub(crate) verifier: Option<VerifierFaults>,
     /// The embedded log instead of the one with faults.
     pub(crate) real_log: bool,
     pub(crate) buffers: u16,
@@ -63,6 +65,17 @@ pub(crate) struct LogFaults {
     pub(crate) lost: u32,
 }
 
+/// Parts per million of the questions to the verifier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VerifierFaults {
+    pub(crate) late: u32,
+    pub(crate) lost: u32,
+    pub(crate) repeated: u32,
+    /// There was no room for it, or nobody got to look at it.
+    pub(crate) full: u32,
+    pub(crate) unchecked: u32,
+}
+
 /// What a room surely retains, as the settings say it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retained {
@@ -98,6 +111,7 @@ impl Plan {
             rates,
             tight,
             log: log_faults(&mut random),
+            verifier: random.percent(40).then(|| verifier_faults(&mut random)),
             real_log: random.percent(20),
             buffers: *random.pick(&[4, 8, 32, 256]),
             buffer_bytes: *random.pick(&[16, 64, 512, 2048]),
@@ -121,6 +135,11 @@ impl Plan {
 }
 
 impl Plan {
+    /// Users are held to a rate that they can reach.
+    pub(crate) fn is_rated(&self) -> bool {
+        self.settings.limits.requests_per_s < 1_000 || self.verifier.is_some()
+    }
+
     pub(crate) fn retained(&self) -> Retained {
         let history = &self.settings.history;
         let shard_is_small = history.shard_bytes < SHARD_BYTES_SMALL;
@@ -155,10 +174,11 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     settings.server.shards = usize::from(shards);
     settings.server.node = "sim".into();
     // Most runs drive the server harder than any one user may.
-    if random.pick(&[true, true, true, false]) == &true {
-        settings.limits.requests_per_s = 1_000_000;
-        settings.limits.requests_burst = 1_000_000;
-    }
+    let (per_s, burst) = if random.percent(65) { (1_000_000, 1_000_000) } else { *random.pick(&[(50, 100), (20, 5), (10, 30), (100, 1)]) };
+    settings.limits.requests_per_s = per_s;
+    settings.limits.requests_burst = burst;
+    settings.limits.rate_mode = *random.pick(&[RateMode::Wait, RateMode::Reject]);
+    settings.auth.verify_ms = *random.pick(&[300, 2_000]);
     settings.queues.frames_max = 64 * 1024;
     settings.queues.out_chunks_max = 64 * 1024;
     settings.queues.gather_buffers = *random.pick(&[0, 1, 4, 64]);
@@ -202,6 +222,11 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
 fn log_faults(random: &mut Random) -> LogFaults {
     let mut rate = |ceiling: u64| if random.percent(50) { 0 } else { u32::try_from(random.below(ceiling)).expect("small") };
     LogFaults { delayed: rate(300_000), repeated: rate(100_000), lost: rate(20_000) }
+}
+
+fn verifier_faults(random: &mut Random) -> VerifierFaults {
+    let mut rate = |ceiling: u64| if random.percent(40) { 0 } else { u32::try_from(random.below(ceiling)).expect("small") };
+    VerifierFaults { late: rate(300_000), lost: rate(60_000), repeated: rate(300_000), full: rate(60_000), unchecked: rate(60_000) }
 }
 
 fn manners(random: &mut Random) -> Manners {

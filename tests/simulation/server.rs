@@ -4,18 +4,20 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use ringroom::auth::{FailureRules, Failures};
 use ringroom::chat::{Identity, Rules};
 use ringroom::cluster::log::{Log, MemoryLog};
 use ringroom::ids::{Epoch, ShardId};
 use ringroom::mesh::directory::Directory;
 use ringroom::mesh::{self, Envelope};
 use ringroom::reactor::counters::{Counters, Shared};
-use ringroom::reactor::{Control, Inspection, Next, Parts, Reactor, Report};
+use ringroom::reactor::{Control, Inspection, Next, Parts, Reactor, Report, TokenLogin};
 use ringroom::ring::fake::{FakeIo, FakeKernel, FakeSocket, Random};
 
 use super::fake_log::{FakeLog, Faults};
 use super::plan::Plan;
 use super::recorded_log::{Ledger, RecordedLog};
+use super::tokens::{FakeVerifier, SharedVerifierFaults};
 use super::wire::EPOCH;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ pub(crate) struct Server {
     drained: Cell<usize>,
     hard_mark_bytes: usize,
     pub(crate) log_faults: Faults,
+    pub(crate) verifier_faults: SharedVerifierFaults,
     pub(crate) ledger: Ledger,
 }
 
@@ -83,6 +86,8 @@ impl Server {
         let depth = settings.queues.mesh_depth_for(usize::from(plan.shards), 128);
         let ports = mesh::mesh::<Envelope<FakeSocket>>(plan.shards, depth);
         let log_faults = Arc::new(Mutex::new(plan.log.clone()));
+        let verifier_faults: SharedVerifierFaults = Arc::new(Mutex::new(plan.verifier.clone().unwrap_or_default()));
+        let failures = Arc::new(Mutex::new(Failures::new(FailureRules::of(&settings.auth), [5, 6, 7, 8])));
         let ledger = Ledger::default();
         let (report, reports) = unbounded();
         let mut shards = Vec::new();
@@ -93,7 +98,10 @@ impl Server {
                 if plan.real_log { Box::new(MemoryLog::default()) } else { Box::new(FakeLog::new(random.fork(), Arc::clone(&log_faults))) };
             let parts = Parts {
                 rules: rules(plan, id),
-                login: None,
+                login: plan.verifier.as_ref().map(|_| TokenLogin {
+                    verifier: Box::new(FakeVerifier::new(random.fork(), Arc::clone(&verifier_faults))),
+                    failures: Arc::clone(&failures),
+                }),
                 settings: Arc::clone(&settings),
                 listeners: 1,
                 connections_max: 1_000_000,
@@ -109,7 +117,7 @@ impl Server {
             let seen = reactor.inspect();
             shards.push(Shard { reactor: Some(reactor), control, seen });
         }
-        Self { shards, reports, drained: Cell::new(0), hard_mark_bytes: settings.queues.hard_mark_bytes, log_faults, ledger }
+        Self { shards, reports, drained: Cell::new(0), hard_mark_bytes: settings.queues.hard_mark_bytes, log_faults, verifier_faults, ledger }
     }
 
     /// One turn of one shard, and its sleep when it wants to.
@@ -145,6 +153,9 @@ impl Server {
         let seen = &self.shards[shard.index()].seen;
         if seen.queued_bytes_max > self.hard_mark_bytes {
             return Err(format!("{} bytes wait for one session, over the hard mark", seen.queued_bytes_max));
+        }
+        if seen.buckets_over > 0 {
+            return Err(format!("{} users have more tokens than their burst", seen.buckets_over));
         }
         let held: usize = self.shards.iter().map(|s| connections(&s.seen)).sum();
         let in_transit = self.in_transit()?;

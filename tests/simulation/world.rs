@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringroom::config::RateMode;
 use ringroom::ids::ShardId;
 use ringroom::ring::ListenerId;
 use ringroom::ring::fake::{ConnectionId, FakeKernel, KernelSettings, Random, Rates, Stage as Stadium, Table};
 
 use super::acts::Stage;
 use super::memory::Memory;
-use super::plan::{LogFaults, Plan};
+use super::plan::{LogFaults, Plan, VerifierFaults};
 use super::server::{Server, Stepped};
 use super::session::{Context, Phase, Reading, Session};
 use super::truth::Truth;
@@ -156,6 +157,7 @@ impl World {
         self.era = Era::Calm;
         self.kernel.set_rates(Rates::quiet());
         *self.server.log_faults.lock().unwrap() = LogFaults::default();
+        *self.server.verifier_faults.lock().unwrap() = VerifierFaults::default();
         let now_ns = self.kernel.now_ns();
         for index in 0..self.sessions.len() {
             if !self.sessions[index].is_over() {
@@ -216,7 +218,19 @@ impl World {
         if facts.users < users.len() || (self.plan.shards == 1 && facts.users != users.len()) {
             return Err(format!("{} users are logged in, the server knows {facts:?}", users.len()));
         }
+        self.check_tokens()?;
         self.check_presence()
+    }
+
+    /// Nobody outlives his token.
+    fn check_tokens(&self) -> Verdict {
+        let now = self.kernel.now();
+        for session in self.sessions.iter().filter(|s| s.phase == Phase::Open && !self.plan.wall_clock_steps) {
+            if session.shown.last_end_ms().is_some_and(|end_ms| end_ms + 15_000 < now.unix_ms) {
+                return Err(format!("session {} has outlived its token: {:?}, it is {now:?}", session.number, session.shown));
+            }
+        }
+        Ok(())
     }
 
     /// What watchers were told agrees with who is in the room.
@@ -228,7 +242,8 @@ impl World {
                 present.entry(room).or_default().insert(&session.user);
             }
         }
-        for session in open() {
+        // A fresh token may have taken the right to hear of it.
+        for session in open().filter(|session| !session.shown.mixed) {
             for (room, inside) in session.inside.iter().filter(|(_, inside)| inside.presence) {
                 for (user, here) in &inside.users {
                     if present[room.as_str()].contains(user.as_str()) != *here {
@@ -420,8 +435,8 @@ impl World {
     }
 
     pub(super) fn stage_and_session(&mut self, index: usize) -> (Stage<'_>, &mut Session) {
-        let now_ms = self.kernel.now_ns() / MS;
-        let stage = Stage { plan: &self.plan, random: &mut self.random, truth: &mut self.truth, step: self.step, now_ms };
+        let now = self.kernel.now();
+        let stage = Stage { plan: &self.plan, random: &mut self.random, truth: &mut self.truth, step: self.step, now };
         (stage, &mut self.sessions[index])
     }
 
@@ -502,6 +517,9 @@ impl World {
             now_ms,
             log_ms: self.plan.settings.limits.log_ms,
             draining: self.era == Era::Drain,
+            clock_steps: self.plan.wall_clock_steps,
+            tokens: self.plan.verifier.is_some(),
+            rejects: self.plan.settings.limits.rate_mode == RateMode::Reject && self.plan.is_rated(),
             tight: self.plan.tight,
             narrow: self.plan.window < 60_000 || self.plan.frozen_shards || self.plan.pause_ns <= 2 * MS,
         };
