@@ -24,3 +24,4 @@ pub mod client;
 pub mod load;
 pub mod serve;
 pub mod token;
+pub mod tune;

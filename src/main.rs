@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringroom::{client, load, serve, token};
+use ringroom::{client, load, serve, token, tune};
 
 /// Real-time chat server for Linux on io_uring, with its load generator.
 #[derive(Debug, Parser)]
@@ -21,6 +21,7 @@ enum Command {
     Load(load::Args),
     Chat(client::chat::Args),
     Token(token::Args),
+    Tune(tune::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Ok(Cli { command: Command::Load(args) }) => load::run(args),
         Ok(Cli { command: Command::Chat(args) }) => client::chat::run(&args),
         Ok(Cli { command: Command::Token(args) }) => token::run(&args),
+        Ok(Cli { command: Command::Tune(args) }) => tune::run(&args),
         Err(error) => {
             // Help and version are asked for and go to standard output; a failed write there has nobody to tell.
             let _ = error.print();

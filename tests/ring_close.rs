@@ -92,6 +92,50 @@ fn when_a_ring_has_ended_closing_a_socket_ends_the_peers_stream() {
     assert!(got.len() < 8_000_000);
 }
 
+/// Kernel threads that work for this thread's rings.
+fn workers() -> usize {
+    let own = std::fs::read_link("/proc/thread-self").unwrap();
+    let name = format!("iou-wrk-{}\n", own.file_name().unwrap().to_str().unwrap());
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm == name)).count()
+}
+
+/// A client that closes its side and does not read makes the kernel block its send on a thread of its own.
+#[test]
+fn readers_that_stop_hold_few_kernel_threads_and_none_when_the_ring_has_ended() {
+    const READERS: u32 = 3 * Ring::WORKERS_MAX;
+    let _turn = alone();
+    bounded(|| {
+        let before = descriptors();
+        let mut ring = ring_with(|_| {});
+        let mut store = store();
+        let mut ends: Vec<_> = (0..READERS).map(|_| connection()).collect();
+        for (slot, (socket, _)) in (0..READERS).zip(&ends) {
+            ring.send(key(slot, 1), socket, loan(&mut store, &vec![1; 8_000_000])).unwrap();
+        }
+        submit(&mut ring);
+        ends.iter_mut().for_each(|(_, peer)| peer.shutdown(std::net::Shutdown::Write).unwrap());
+        let deadline = after(PATIENCE);
+        while workers() < Ring::WORKERS_MAX as usize {
+            assert!(ringroom::sys::clock::monotonic_ns() < deadline, "{} workers", workers());
+            ring.enter(Wait::Until(after(std::time::Duration::from_millis(10)))).unwrap();
+        }
+        for _ in 0..20 {
+            ring.enter(Wait::Until(after(std::time::Duration::from_millis(10)))).unwrap();
+        }
+        assert_eq!(workers(), Ring::WORKERS_MAX as usize);
+        drop(ring);
+        for (socket, mut peer) in ends {
+            drop(socket);
+            // No thread holds the socket any longer: the stream ends.
+            let mut got = Vec::new();
+            peer.read_to_end(&mut got).unwrap();
+            assert!(got.len() < 8_000_000);
+        }
+        wait_for_descriptors(before);
+    });
+}
+
 /// Connections pour in while the accept is cancelled again and again: each is either accepted, as a socket that can be closed, or still queued.
 #[test]
 fn an_accept_cancelled_under_load_closes_every_descriptor() {

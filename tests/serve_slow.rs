@@ -69,6 +69,23 @@ fn a_reader_without_progress_ends_before_its_queue_is_full() {
     assert_eq!(ended.ends("slow_consumer"), 1, "{:?}", ended.ends);
 }
 
+/// The kernel blocks such a client's send on a thread of its own, where a cancel is an interruption.
+#[test]
+fn a_reader_that_closes_its_side_and_stops_ends_too() {
+    let server = Server::start(2, "[queues]\nno_progress_ms = 500\n");
+    let mut sender = Client::member(server.address(), "sender", "lobby");
+    let mut deaf = narrow_member(&server, "deaf", "lobby");
+    (0..8).for_each(|n| publish(&mut sender, &mut [], "lobby", n, 60_000));
+    // Its queue is too long for another request: that one waits, and with it the answer to the end of the stream.
+    deaf.say(r#"{"type":"ping"}"#);
+    deaf.finish();
+    wait_for_members(&mut sender, "lobby", 1);
+    drop(deaf);
+    let ended = server.stop();
+    ended.assert_clean();
+    assert_eq!(ended.ends("slow_consumer"), 1, "{:?}", ended.ends);
+}
+
 #[test]
 fn a_reader_that_is_slow_but_never_stops_is_kept() {
     const MESSAGES: usize = 8;

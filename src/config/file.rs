@@ -185,7 +185,7 @@ fn unknown_key(section: &str, name: &str) -> String {
 }
 
 /// The known word with the fewest edits, if it is near enough to be a slip.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // A word of this length is no slip, and the distance is quadratic.
     if word.len() > 64 {
         return None;

@@ -19,7 +19,7 @@ mod validate;
 
 pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
 pub use error::{ConfigError, Place};
-pub use file::{Flags, LoadError, load, parse};
+pub use file::{Flags, LoadError, load, nearest, parse};
 pub use print::print;
 pub use slot::parse_address;
 

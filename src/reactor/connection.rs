@@ -2,7 +2,7 @@
 
 use crate::memory::queue::Queue;
 use crate::reactor::counters::Ended;
-use crate::reactor::deadline::PROBES;
+use crate::reactor::deadline::LOOKS;
 
 /// How far a connection is. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,6 @@ pub(super) struct Connection<S> {
     pub(super) receive: Receive,
     /// A send is in flight, or waits in the reactor's retry list with its loan.
     pub(super) sending: bool,
-    /// The send in flight was asked to stop and say how much has gone out: it goes on if that is anything.
-    pub(super) probed: bool,
     /// Stands in the list of sends to make.
     pub(super) dirty: bool,
     /// Which list that is, or, while a send is in flight, which one the next send belongs on.
@@ -102,10 +100,10 @@ pub(super) struct Connection<S> {
     pub(super) unread: Vec<u8>,
     /// Milliseconds of the monotonic clock, all of them.
     pub(super) read_ms: u64,
-    /// When a byte is known to have last gone out, or the send in flight was made.
+    /// When a byte was last seen to have gone out, or the send in flight was made.
     pub(super) progress_ms: u64,
-    /// Cancels since then that found nothing gone out.
-    pub(super) probes: u8,
+    /// Bytes that the client's side had taken when that was last looked at, the lower half.
+    pub(super) acked: u32,
     /// When the incomplete frame's first byte came, or the wait began that `waits` names; 0 when neither.
     pub(super) waiting_ms: u64,
     /// Of the handshake, the flush or the lingering; of an open session the end of its token, `u64::MAX` without one.
@@ -124,7 +122,6 @@ impl<S> Connection<S> {
             phase: Phase::Handshake,
             receive: Receive::Idle,
             sending: false,
-            probed: false,
             dirty: false,
             bulk: false,
             rearm: false,
@@ -141,7 +138,7 @@ impl<S> Connection<S> {
             unread: Vec::new(),
             read_ms: now_ms,
             progress_ms: now_ms,
-            probes: 0,
+            acked: 0,
             waiting_ms: 0,
             deadline_ms,
             check_ms: u64::MAX,
@@ -150,9 +147,11 @@ impl<S> Connection<S> {
         }
     }
 
-    /// When the send in flight is looked into next.
-    pub(super) fn probe_ms(&self, no_progress_ms: u64) -> u64 {
-        self.progress_ms + no_progress_ms * u64::from(self.probes + 1) / u64::from(PROBES)
+    /// When to look next whether the client takes anything of the send in flight.
+    pub(super) fn look_ms(&self, now_ms: u64, no_progress_ms: u64) -> u64 {
+        let (step_ms, end_ms) = (no_progress_ms / LOOKS, self.progress_ms + no_progress_ms);
+        let first_ms = self.progress_ms + step_ms;
+        if now_ms < first_ms { first_ms } else { end_ms.min(now_ms + step_ms) }
     }
 
     /// The kernel holds nothing of this connection.

@@ -10,11 +10,11 @@ use super::effects::Ending;
 use crate::ids::Key;
 use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
-use crate::ring::Io;
+use crate::ring::{Io, Side};
 
-/// A send in flight is looked into this many times before its reader counts as one that stopped: what is found to have gone out went out at some time
-/// since the last look, so that the end comes late by one step at most.
-pub(super) const PROBES: u8 = 4;
+/// A send in flight is looked into so many times within the time that it may stand still: what is found to have gone out went out at some time since
+/// the last look, so that the end of a reader that takes nothing comes late by one step at most, and never early.
+pub(super) const LOOKS: u64 = 10;
 
 /// A connection whose operations were cut and have not ended is cut again after this.
 const CUT_AGAIN_MS: u64 = 1_000;
@@ -25,8 +25,6 @@ enum Verdict {
     Wait(u64),
     End(Reason),
     Ping,
-    /// The send in flight has not ended for some time. It ends whole, so only a cancel tells whether anything has gone out.
-    Probe,
     /// The check of its token has not come back in time.
     Unchecked,
     /// The time for going out in order has passed.
@@ -56,6 +54,7 @@ impl<I: Io> Reactor<I> {
         if let Some(connection) = self.core.connections.get_mut(key) {
             connection.check_ms = u64::MAX;
         }
+        self.look_at_send(key);
         let verdict = self.core.judge(key);
         match verdict {
             Verdict::Wait(until_ms) => self.core.check_no_later(key, until_ms),
@@ -72,23 +71,37 @@ impl<I: Io> Reactor<I> {
                     self.core.check_no_later(key, until_ms);
                 }
             }
-            Verdict::Probe => {
-                let now_ms = self.core.now_ms();
-                self.core.connections.get_mut(key).expect("judged above").probed = true;
+            Verdict::Cut => self.cut(key),
+        }
+    }
+
+    /// Whether the client has taken anything of a send that has been in flight for some time. The send ends whole, so its completion does not tell.
+    fn look_at_send(&mut self, key: Key) {
+        let now_ms = self.core.now_ms();
+        let step_ms = self.core.settings.queues.no_progress_ms / LOOKS;
+        let Some(connection) = self.core.connections.get_mut(key).filter(|c| c.sending && now_ms >= c.progress_ms + step_ms) else {
+            return;
+        };
+        let acked = self.io.acked(&connection.socket);
+        if acked != connection.acked {
+            connection.acked = acked;
+            connection.progress_ms = now_ms;
+        }
+    }
+
+    /// Ends what is in flight on a connection whose time is up, again and again until nothing is.
+    fn cut(&mut self, key: Key) {
+        let now_ms = self.core.now_ms();
+        if let Some(connection) = self.core.connections.get(key).filter(|c| c.phase == Phase::Joining) {
+            // Cut before: a cancel has found nothing, or is late. A socket that is shut down ends whatever waits for it.
+            self.io.shutdown(&connection.socket, Side::Both);
+            if connection.sending && !self.core.cut.contains(&key) {
                 self.core.cut.push(key);
-                self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
-            }
-            Verdict::Cut => {
-                let now_ms = self.core.now_ms();
-                self.join(key);
-                let again = self.core.connections.get(key).is_some_and(|c| c.sending);
-                if again && !self.core.cut.contains(&key) {
-                    self.core.cut.push(key);
-                }
-                self.core.want_rearm(key);
-                self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
             }
         }
+        self.join(key);
+        self.core.want_rearm(key);
+        self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
     }
 }
 
@@ -118,13 +131,17 @@ impl<S> Core<S> {
             connection.read_ms = now_ms;
         }
         let frame_ms = if connection.waiting_ms == 0 || paused { u64::MAX } else { connection.waiting_ms + limits.frame_ms };
-        let probe_ms = if connection.sending { connection.probe_ms(no_progress_ms) } else { u64::MAX };
+        let (stopped_ms, look_ms) = match connection.sending {
+            true => (connection.progress_ms + no_progress_ms, connection.look_ms(now_ms, no_progress_ms)),
+            false => (u64::MAX, u64::MAX),
+        };
         let ping_ms = if connection.pinged { u64::MAX } else { connection.read_ms + limits.heartbeat_ms };
         let idle_ms = connection.read_ms + 2 * limits.heartbeat_ms;
         if now_ms >= frame_ms {
             Verdict::End(Reason::FrameTimeout)
-        } else if now_ms >= probe_ms {
-            Verdict::Probe
+        } else if now_ms >= stopped_ms {
+            // What is in flight goes on, because a `bye` stands behind a whole frame only.
+            Verdict::End(Reason::SlowConsumer)
         } else if now_ms >= connection.deadline_ms {
             Verdict::End(Reason::TokenExpired)
         } else if now_ms >= checked_ms {
@@ -135,7 +152,7 @@ impl<S> Core<S> {
             Verdict::Ping
         } else {
             let ours_ms = connection.deadline_ms.min(checked_ms);
-            Verdict::Wait(frame_ms.min(probe_ms).min(ping_ms).min(idle_ms).min(ours_ms))
+            Verdict::Wait(frame_ms.min(look_ms).min(ping_ms).min(idle_ms).min(ours_ms))
         }
     }
 

@@ -8,13 +8,10 @@ use std::collections::VecDeque;
 use super::Reactor;
 use super::connection::Phase;
 use super::core::Core;
-use super::deadline::PROBES;
-use super::effects::Ending;
 use crate::chat::Class;
 use crate::ids::Key;
 use crate::memory::frames::{FrameId, Loan};
 use crate::memory::gathers::Gathers;
-use crate::protocol::error::Reason;
 use crate::ring::{Errno, Io};
 
 impl<I: Io> Reactor<I> {
@@ -69,18 +66,17 @@ impl<I: Io> Reactor<I> {
             self.core.closing.push(key);
             return true;
         }
-        // One that goes on after a look into it has made no progress by that.
+        // One that goes on has made no progress by that.
         if !connection.sending {
             connection.sending = true;
             connection.progress_ms = now_ms;
-            connection.probes = 0;
         }
         let no_progress_ms = self.core.settings.queues.no_progress_ms;
         let loan = match self.io.send(key, &connection.socket, loan) {
             Ok(()) => {
                 self.core.counters.sends.add(1);
-                let probe_ms = connection.probe_ms(no_progress_ms);
-                self.core.check_no_later(key, probe_ms);
+                let look_ms = connection.look_ms(now_ms, no_progress_ms);
+                self.core.check_no_later(key, look_ms);
                 return true;
             }
             Err(loan) => loan,
@@ -97,14 +93,12 @@ impl<I: Io> Reactor<I> {
             // Only a planted bug frees a slot with a send in flight.
             return self.core.frames.release(frame);
         };
-        let probed = std::mem::take(&mut connection.probed);
         match result {
             Ok(0) => self.broken(key, frame),
             Ok(sent) => {
                 self.core.counters.bytes_out.add(u64::from(sent));
                 connection.queued_bytes -= sent;
                 connection.progress_ms = now_ms;
-                connection.probes = 0;
                 if sent < lent && connection.phase != Phase::Joining {
                     connection.send_start += sent;
                     let loan = self.core.frames.lend(frame, connection.send_start);
@@ -125,16 +119,6 @@ impl<I: Io> Reactor<I> {
             Err(Errno(libc::EINTR | libc::EAGAIN)) if connection.phase != Phase::Joining => {
                 let loan = self.core.frames.lend(frame, connection.send_start);
                 self.retry.push_back((key, loan));
-            }
-            Err(Errno(libc::ECANCELED)) if probed && connection.phase != Phase::Joining => {
-                connection.probes += 1;
-                let stopped = connection.probes == PROBES;
-                let loan = self.core.frames.lend(frame, connection.send_start);
-                self.retry.push_back((key, loan));
-                if stopped {
-                    // Not a byte in all the time. The send goes on, because a `bye` stands behind a whole frame only.
-                    self.core.end_and_settle(key, Ending::said(Reason::SlowConsumer, None));
-                }
             }
             Err(_) => self.broken(key, frame),
         }

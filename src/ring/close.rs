@@ -1,7 +1,7 @@
 //! The end of a ring: everything cancelled and reaped before the memory the kernel knows goes.
 //!
 //! Closing an io_uring does not wait for its operations; they may end later, on a kernel thread. So the order is: cancel all, reap until nothing is in
-//! flight, unregister the buffers, take back the registration that would keep the ring alive, close, free. When the kernel does not answer within a
+//! flight (cancelling again what has not ended), unregister the buffers, take back the registration that would keep the ring alive, close, free. When the kernel does not answer within a
 //! second, the receive buffers are leaked rather than freed under its hands. Loans still out are dropped, which leaks their frames
 //! and never frees them.
 
@@ -15,6 +15,8 @@ use super::{Errno, Io};
 use crate::sys::clock;
 
 const PATIENCE_NS: u64 = 1_000_000_000;
+/// A cancel finds nothing of an operation that is just being handed to a worker, or back: what has not ended after this is cancelled again.
+const CANCEL_AGAIN_NS: u64 = 10_000_000;
 
 impl Ring {
     /// Ends everything in flight; completions are reaped and dropped, sockets among them closed. `Err` when the kernel did not let go in time.
@@ -22,7 +24,6 @@ impl Ring {
         let deadline = clock::monotonic_ns() + PATIENCE_NS;
         // What is queued may start operations: it goes in first, so that the cancel finds them.
         let mut outcome = self.call(None);
-        let mut cancelled = false;
         loop {
             while let Some(completion) = self.reap() {
                 drop(completion);
@@ -34,10 +35,9 @@ impl Ring {
             if outcome.is_err() || left_ns == 0 {
                 return Err(StillInFlight);
             }
-            if !cancelled && !self.pending() {
-                cancelled = self.push(&op::cancel_all(), For::Ourselves).is_ok();
-            }
-            outcome = self.call(Some(left_ns));
+            // Full, it goes in with the next round.
+            let _ = self.push(&op::cancel_all(), For::Ourselves);
+            outcome = self.call(Some(left_ns.min(CANCEL_AGAIN_NS)));
         }
     }
 }

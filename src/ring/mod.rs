@@ -127,6 +127,9 @@ pub trait Io {
         None
     }
 
+    /// Bytes that the other end has taken since the connection was made, the lower half.
+    fn acked(&mut self, socket: &Self::Socket) -> u32;
+
     /// Plain shutdown(2); errors are of no interest (the peer may be gone).
     fn shutdown(&mut self, socket: &Self::Socket, side: Side);
 }

@@ -4,7 +4,8 @@
 //! [`Io::enter`] hands over with one system call; what comes out is translated here and nowhere else. The keys are the caller's and not looked at;
 //! completions of the ring's own operations (doorbell poll, timer, failed cancels) end here.
 //!
-//! Deferred task work: the kernel touches buffers and makes completions only inside our own enter, so between two enters everything stands still.
+//! Deferred task work: the kernel touches receive buffers and makes completions only inside our own enter, so between two enters they stand still. Not
+//! so a send: one that the kernel has moved to a thread of its own ([`Ring::WORKERS_MAX`] of them) reads its bytes and ends at any time.
 //! Never waits outside [`Io::enter`], never allocates per operation after warm-up (a loan page per 1,024 slots, once).
 #![allow(unsafe_code, reason = "submission entries name memory and descriptors without a lifetime")]
 
@@ -369,6 +370,11 @@ impl Io for Ring {
 
     fn buffers_left(&self) -> u32 {
         self.buffers.left()
+    }
+
+    fn acked(&mut self, socket: &OwnedFd) -> u32 {
+        // Of a socket that can't tell, nothing is seen to go out: its send ends at the deadline or by itself.
+        sockets::bytes_acked(socket.as_fd()).unwrap_or(0)
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, side: Side) {

@@ -83,6 +83,9 @@ impl Ring {
     /// SQ entries kept for the ring's own operations: the bell's poll, the timer and its move, the last cancel.
     pub(super) const ENTRIES_RESERVED: usize = 4;
     pub const ENTRIES_MIN: u32 = 8;
+    /// Kernel threads of a ring at most. An operation that is woken again and again without getting on is moved to one and blocks there: so does the send
+    /// to a client that has closed its side and does not read. Without a bound, that many clients would hold that many threads.
+    pub const WORKERS_MAX: u32 = 8;
 
     /// Makes the ring and lets the shard's bell ring it. To be called on the thread that will use it: the kernel takes entries from that thread alone.
     pub fn new(setup: RingSetup) -> Result<Self, RingError> {
@@ -94,6 +97,8 @@ impl Ring {
         buffers.register(&uring.submitter()).map_err(kernel("registering the receive buffers"))?;
         // The registration only saves a look-up: without it (a thread has 16) the descriptor does.
         let fd = uring.as_raw_fd();
+        // A kernel before 5.15 has no such bound, and is not supported.
+        uring.submitter().register_iowq_max_workers(&mut [Self::WORKERS_MAX; 2]).map_err(kernel("bounding the kernel's workers"))?;
         let handle = syscall::register(fd).unwrap_or(syscall::Handle::Descriptor(fd));
         // From here on the ring's Drop undoes everything, also when the bell refuses.
         let mut ring = Self::assemble(setup, super::real::Parts { uring, handle, buffers });

@@ -2,10 +2,12 @@
 //!
 //! Owns nothing; each call is one or a few system calls. Never sets O_NONBLOCK: io_uring answers EAGAIN at once on such a descriptor instead of
 //! waiting. TCP_NODELAY, TCP_NOTSENT_LOWAT and the buffer sizes of an accepted socket come from its listener, so accept costs no further call.
+#![allow(unsafe_code, reason = "TCP_INFO has no safe face")]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -48,6 +50,21 @@ pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     inet(SockRef::from(&socket).peer_addr()?)
 }
 
+/// Bytes that the other end has acknowledged, the lower half of them: a fraction of a microsecond, and nothing in flight is disturbed.
+#[allow(clippy::cast_possible_truncation, reason = "the lower half, as said")]
+pub fn bytes_acked(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).expect("a few hundred bytes");
+    // SAFETY: `info` is a live local of `length` bytes, into which the kernel writes that many at most.
+    let answer =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: integers alone, for which zeroes and whatever the kernel writes are values.
+    Ok(unsafe { info.assume_init() }.tcpi_bytes_acked as u32)
+}
+
 /// shutdown(2), on the spot: IORING_OP_SHUTDOWN always goes to a kernel worker thread.
 pub fn shutdown(socket: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     SockRef::from(&socket).shutdown(how)
@@ -73,7 +90,7 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
 
     fn open(address: &str) -> OwnedFd {
         listener(Listen { address: address.parse().unwrap(), notsent_lowat_bytes: 64 * 1024 }).unwrap()

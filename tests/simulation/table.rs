@@ -20,9 +20,13 @@ const IMPOSSIBLE: &[(Fault, &[Stage], &str)] = &[
         "an open connection with a cancel is the stage Cancelling",
     ),
     (Fault::CancelTooLate, &[Stage::Moving, Stage::OpenIdle, Stage::OpenSending], "with a cancel it is the stage Cancelling, or Closing"),
+    (Fault::CancelMissed, &ALL_BUT_CLOSING, "what an open connection would lose by it is its pause alone"),
+    (Fault::CancelInterrupts, &ALL_BUT_CLOSING, "only the sends of connections that are being closed are cancelled"),
     (Fault::Delayed, &[Stage::Moving], "no operation is in flight"),
 ];
 
+const ALL_BUT_CLOSING: [Stage; 6] =
+    [Stage::Outside, Stage::Handshake, Stage::Moving, Stage::OpenIdle, Stage::OpenSending, Stage::Cancelling];
 const ALL_BUT_OUTSIDE: [Stage; 6] =
     [Stage::Handshake, Stage::Moving, Stage::OpenIdle, Stage::OpenSending, Stage::Cancelling, Stage::Closing];
 

@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) to_client: VecDeque<u8>,
     /// Bytes `to_client` holds at most: the client's receive window and the server's send buffer together.
     pub(super) window: usize,
+    /// Bytes that ever went into `to_client`.
+    pub(super) went_out: u32,
     pub(super) client_fin: bool,
     /// The client has closed both ways: what the server sends breaks the connection.
     pub(super) client_gone: bool,
@@ -68,6 +70,7 @@ impl Connection {
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
             window,
+            went_out: 0,
             client_fin: false,
             client_gone: false,
             reset: false,

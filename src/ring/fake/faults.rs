@@ -22,6 +22,10 @@ pub enum Fault {
     DataAfterCancel,
     /// The cancel comes after the operation's own end.
     CancelTooLate,
+    /// The cancel finds nothing although the operation goes on: it was just being handed to a worker. Only of connections that are being closed.
+    CancelMissed,
+    /// The cancelled send was a worker's: EINTR, not ECANCELED.
+    CancelInterrupts,
     /// ECONNRESET seen by the receive first.
     ReceiveReset,
     /// EPIPE or ECONNRESET seen by the send first.
@@ -43,7 +47,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 19;
     pub const ALL: [Fault; Self::COUNT] = [
         Fault::ReceiveSplit,
         Fault::SendShort,
@@ -53,6 +57,8 @@ impl Fault {
         Fault::AcceptFailed,
         Fault::DataAfterCancel,
         Fault::CancelTooLate,
+        Fault::CancelMissed,
+        Fault::CancelInterrupts,
         Fault::ReceiveReset,
         Fault::SendBroken,
         Fault::PeerHalfClose,
@@ -132,7 +138,8 @@ fn ceiling(fault: Fault) -> u32 {
         Fault::MultishotEnd => 100_000,
         Fault::NoBuffersAtRandom => 30_000,
         Fault::AcceptFailed => 200_000,
-        Fault::DataAfterCancel => 500_000,
+        Fault::DataAfterCancel | Fault::CancelInterrupts => 500_000,
+        Fault::CancelMissed => 50_000,
         Fault::ReceiveReset | Fault::SendBroken => 2_000,
         Fault::Delayed => 2_000,
         Fault::QueueFull => 300_000,

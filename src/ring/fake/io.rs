@@ -257,6 +257,11 @@ impl Io for FakeIo {
         u32::try_from(self.held.len() - held).expect("buffers are numbered with 16 bits")
     }
 
+    fn acked(&mut self, socket: &FakeSocket) -> u32 {
+        self.check_socket(socket);
+        self.kernel.borrow().connections[socket.connection.index()].went_out
+    }
+
     fn shutdown(&mut self, socket: &FakeSocket, side: Side) {
         self.check_socket(socket);
         let mut kernel = self.kernel.borrow_mut();

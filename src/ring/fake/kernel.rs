@@ -380,7 +380,9 @@ impl Kernel {
             match submission {
                 Submission::Start(id) => self.plan_attempt(id),
                 Submission::Cancel(id) => {
-                    let at_ns = self.now_ns + self.random.below(100_000);
+                    // Before the shutdown that comes with it is felt, as often as not.
+                    let sends = self.operations.get(&id).is_some_and(|operation| matches!(operation.kind, Kind::Send(_)));
+                    let at_ns = self.now_ns + self.random.below(if sends { 20_000 } else { 100_000 });
                     self.plan(at_ns, Event::Cancel(id));
                 }
                 Submission::Ring(target) => self.bell(target),

@@ -8,6 +8,7 @@ use crate::ids::Key;
 use crate::memory::frames::Loan;
 use crate::ring::{Errno, ListenerId};
 
+pub(super) const EINTR: Errno = Errno(4);
 pub(super) const EPIPE: Errno = Errno(32);
 pub(super) const ECONNRESET: Errno = Errno(104);
 pub(super) const ENOBUFS: Errno = Errno(105);
@@ -168,6 +169,7 @@ impl Kernel {
             let loan = lent.loan.as_ref().expect("in flight");
             let state = &mut self.connections[connection.index()];
             state.to_client.extend(&bytes_of(loan)[done..done + take]);
+            state.went_out = state.went_out.wrapping_add(u32::try_from(take).expect("a loan's length is 32 bits"));
             self.lent(id).done += take;
             self.client_looks(connection);
         }
@@ -205,15 +207,32 @@ impl Kernel {
             self.note(Fault::CancelTooLate, connection);
             return;
         }
-        match (&operation.kind, key, connection) {
+        if connection.is_some_and(|connection| self.cancel_misses(connection)) {
+            return;
+        }
+        match (&self.operations[&id].kind, key, connection) {
             (Kind::Accept { listener }, ..) => {
                 let listener = *listener;
                 self.post(id, Entry::Accepted { listener, result: Err(ECANCELED) }, false);
             }
-            (Kind::Send(_), Some(key), _) => self.end_send(id, key, Err(ECANCELED)),
+            (Kind::Send(_), Some(key), Some(connection)) => {
+                let interrupts = self.roll(Fault::CancelInterrupts);
+                if interrupts {
+                    self.note(Fault::CancelInterrupts, Some(connection));
+                }
+                self.end_send(id, key, Err(if interrupts { EINTR } else { ECANCELED }));
+            }
             (_, Some(key), Some(connection)) => self.cancel_receive(id, key, connection),
             _ => unreachable!("receives and sends have a key and a connection"),
         }
+    }
+
+    fn cancel_misses(&mut self, connection: ConnectionId) -> bool {
+        let misses = self.connections[connection.index()].stage() == Stage::Closing && self.roll_at(Fault::CancelMissed, connection);
+        if misses {
+            self.note(Fault::CancelMissed, Some(connection));
+        }
+        misses
     }
 
     fn cancel_receive(&mut self, id: OperationId, key: Key, connection: ConnectionId) {
