@@ -28,10 +28,22 @@ pub enum Mutation {
     ForgetKey,
     /// An answer of the log is taken for whatever append is in its slot now.
     TakeStaleToken,
+    /// A room's home does not hear that a member has ended.
+    KeepGhost,
+    /// A session does not end with its token.
+    OutliveToken,
+    /// A token's rights are not looked at.
+    IgnoreRights,
+    /// A connection that ends leaves its question to the verifier behind.
+    KeepQuestion,
+    /// Whose `send` was deferred is not read from again.
+    LoseRelease,
+    /// A bucket has no brim.
+    OverfillBucket,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 11] = [
+    pub const ALL: [Mutation; 17] = [
         Mutation::FreeSlotInFlight,
         Mutation::SwapEnvelopes,
         Mutation::LoseWakeup,
@@ -43,6 +55,12 @@ impl Mutation {
         Mutation::PageWithoutMore,
         Mutation::ForgetKey,
         Mutation::TakeStaleToken,
+        Mutation::KeepGhost,
+        Mutation::OutliveToken,
+        Mutation::IgnoreRights,
+        Mutation::KeepQuestion,
+        Mutation::LoseRelease,
+        Mutation::OverfillBucket,
     ];
 }
 

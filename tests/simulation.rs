@@ -7,6 +7,7 @@
 mod simulation {
     pub(crate) mod acts;
     pub(crate) mod behave;
+    pub(crate) mod ends;
     pub(crate) mod fake_log;
     pub(crate) mod memory;
     pub(crate) mod plan;
@@ -24,6 +25,7 @@ mod simulation {
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringroom::ring::fake::Table;
+use simulation::ends::Ends;
 use simulation::plan::Plan;
 use simulation::world::{Report, World};
 
@@ -43,6 +45,7 @@ fn run(seed: u64) -> Result<Report, String> {
 #[derive(Default)]
 struct Sums {
     table: Table,
+    ends: Ends,
     completions: u64,
     reads: u64,
     messages: u64,
@@ -53,6 +56,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, report: &Report) {
         self.table.add(&report.table);
+        self.ends.add(&report.ends.cells);
         self.completions += report.completions;
         self.reads += report.deliveries;
         self.messages += report.messages as u64;
@@ -62,12 +66,14 @@ impl Sums {
     /// One line for the parent.
     fn to_line(&self) -> String {
         let cells: Vec<u64> = self.table.cells.iter().flatten().copied().collect();
-        serde_json::to_string(&(cells, [self.completions, self.reads, self.messages, self.sessions], &self.failures)).unwrap()
+        let ends = self.ends.cells.to_vec();
+        serde_json::to_string(&(cells, ends, [self.completions, self.reads, self.messages, self.sessions], &self.failures)).unwrap()
     }
 
     fn add_line(&mut self, line: &str) {
-        let (cells, [completions, reads, messages, sessions], failures): (Vec<u64>, [u64; 4], Vec<String>) =
-            serde_json::from_str(line).unwrap();
+        type Line = (Vec<u64>, Vec<u64>, [u64; 4], Vec<String>);
+        let (cells, ends, [completions, reads, messages, sessions], failures): Line = serde_json::from_str(line).unwrap();
+        self.ends.add(&ends);
         for (cell, count) in self.table.cells.iter_mut().flatten().zip(cells) {
             *cell += count;
         }
@@ -145,9 +151,11 @@ fn every_seed_keeps_every_promise() {
         println!();
         return work(worker, first, count);
     }
-    let Sums { table, completions, reads, messages, sessions, failures } = run_many(first, count);
-    let (text, empty) = simulation::table::render(&table);
-    println!("{count} seeds: {completions} completions, {sessions} sessions, {messages} messages, {reads} reads\n{text}");
+    let Sums { table, ends, completions, reads, messages, sessions, failures } = run_many(first, count);
+    let (text, mut empty) = simulation::table::render(&table);
+    let (ends, more) = ends.render();
+    empty.extend(more);
+    println!("{count} seeds: {completions} completions, {sessions} sessions, {messages} messages, {reads} reads\n{text}\n{ends}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     // Fewer seeds do not meet every rare cell.
     assert!(count < 300 || empty.is_empty(), "empty cells: {}", empty.join(", "));

@@ -1,6 +1,7 @@
 //! A user's rate: a token bucket, filled by time, one token a request.
 
 use crate::config::RateMode;
+use crate::mutation::{Mutation, planted};
 
 /// How fast a user's sessions together may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +34,9 @@ impl Bucket {
 
     /// `Ok` when a token is there (take it with [`Bucket::take`]); else when one will be, milliseconds of the monotonic clock.
     pub(super) fn look(&mut self, now_ms: u64, rules: &RateRules) -> Result<(), u64> {
-        let full = u64::from(rules.burst) * u64::from(TOKEN);
+        let brim = if planted(Mutation::OverfillBucket) { u64::from(u32::MAX) } else { u64::from(rules.burst) * u64::from(TOKEN) };
         let filled = now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(rules.requests_per_s));
-        let level = u64::from(self.level).saturating_add(filled).min(full);
+        let level = u64::from(self.level).saturating_add(filled).min(brim);
         self.level = u32::try_from(level).expect("a full bucket fits");
         self.at_ms = now_ms;
         if self.level >= TOKEN {

@@ -30,6 +30,7 @@ pub use bucket::RateRules;
 pub use dedup::KeyHash;
 pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Page, PageRange, Parcel, Replay, Since, Token, Watch};
 pub use login::{Attachments, Login};
+pub use presence::Roll;
 pub use retention::RetentionRules;
 pub use rights::{Grant, Right, Rights, RoomRights, TokenRate};
 pub use rules::{Identity, Rules};

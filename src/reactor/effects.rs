@@ -9,6 +9,7 @@ use crate::chat::{Class, Effect};
 use crate::ids::{Key, SessionId};
 use crate::memory::frames::FrameId;
 use crate::mesh::Envelope;
+use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
 
@@ -165,7 +166,9 @@ impl<S> Core<S> {
         if connection.public_id != NO_PUBLIC_ID {
             self.directory.remove(connection.public_id);
         }
-        self.asked.remove(&key);
+        if !planted(Mutation::KeepQuestion) {
+            self.asked.remove(&key);
+        }
         self.forget_unread(key);
         if let Ended::Said(reason) = ending.ended {
             if reason == Reason::SlowConsumer {

@@ -1,6 +1,6 @@
 //! What a seed chooses: shards, limits, fault rates, how many clients and how they behave.
 
-use ringroom::config::{RateMode, Settings};
+use ringroom::config::{RateMode, Settings, SlowReader};
 use ringroom::ring::fake::{Fault, Random, Rates};
 
 /// One run.
@@ -174,7 +174,8 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     settings.server.shards = usize::from(shards);
     settings.server.node = "sim".into();
     // Most runs drive the server harder than any one user may.
-    let (per_s, burst) = if random.percent(65) { (1_000_000, 1_000_000) } else { *random.pick(&[(50, 100), (20, 5), (10, 30), (100, 1)]) };
+    let (per_s, burst) =
+        if random.percent(65) { (1_000_000, 1_000_000) } else { *random.pick(&[(50, 100), (20, 5), (10, 30), (3, 4), (100, 1)]) };
     settings.limits.requests_per_s = per_s;
     settings.limits.requests_burst = burst;
     settings.limits.rate_mode = *random.pick(&[RateMode::Wait, RateMode::Reject]);
@@ -192,7 +193,8 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     if random.percent(30) {
         tight = true;
         settings.queues.hard_mark_bytes = 160 * 1024;
-        settings.queues.soft_mark_bytes = 40 * 1024;
+        settings.queues.soft_mark_bytes = *random.pick(&[1024, 4 * 1024, 40 * 1024]);
+        settings.queues.slow_reader = *random.pick(&[SlowReader::Stall, SlowReader::Close]);
     }
     if random.percent(15) {
         tight = true;
@@ -211,10 +213,10 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
         settings.limits.connections_per_shard_max = 20;
     }
     if random.percent(20) {
-        settings.limits.sessions_per_user = 2;
+        settings.limits.sessions_per_user = *random.pick(&[1, 2, 3]);
     }
     if random.percent(20) {
-        settings.limits.rooms_per_session = 1;
+        settings.limits.rooms_per_session = *random.pick(&[1, 2]);
     }
     (settings, tight)
 }

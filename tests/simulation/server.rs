@@ -1,13 +1,14 @@
 //! The server under simulation: production reactors, mesh, rules; only the kernel, the clocks and the log are not the real ones.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use ringroom::auth::{FailureRules, Failures};
-use ringroom::chat::{Identity, Rules};
+use ringroom::chat::{Identity, Roll, Rules};
 use ringroom::cluster::log::{Log, MemoryLog};
-use ringroom::ids::{Epoch, ShardId};
+use ringroom::ids::{Epoch, Key, ShardId};
 use ringroom::mesh::directory::Directory;
 use ringroom::mesh::{self, Envelope};
 use ringroom::reactor::counters::{Counters, Shared};
@@ -117,7 +118,15 @@ impl Server {
             let seen = reactor.inspect();
             shards.push(Shard { reactor: Some(reactor), control, seen });
         }
-        Self { shards, reports, drained: Cell::new(0), hard_mark_bytes: settings.queues.hard_mark_bytes, log_faults, verifier_faults, ledger }
+        Self {
+            shards,
+            reports,
+            drained: Cell::new(0),
+            hard_mark_bytes: settings.queues.hard_mark_bytes,
+            log_faults,
+            verifier_faults,
+            ledger,
+        }
     }
 
     /// One turn of one shard, and its sleep when it wants to.
@@ -138,6 +147,27 @@ impl Server {
             place.reactor = None;
         }
         Ok(stepped)
+    }
+
+    /// What the shard had at its last step.
+    pub(crate) fn seen(&self, shard: ShardId) -> &Inspection {
+        &self.shards[shard.index()].seen
+    }
+
+    pub(crate) fn is_gone(&self, shard: ShardId, key: Key) -> bool {
+        self.shards[shard.index()].reactor.as_ref().is_none_or(|reactor| reactor.state_of(key).is_none())
+    }
+
+    /// Who is in a room: the home's list, the sessions it counts, the members that all shards have.
+    pub(crate) fn roll(&self, room: &str) -> (BTreeMap<String, u32>, u32, usize) {
+        let mut all = (BTreeMap::new(), 0, 0);
+        for reactor in self.shards.iter().filter_map(|shard| shard.reactor.as_ref()) {
+            let Roll { users, sessions, members } = reactor.roll(room);
+            all.0.extend(users);
+            all.1 += sessions;
+            all.2 += members;
+        }
+        all
     }
 
     pub(crate) fn is_running(&self, shard: ShardId) -> bool {

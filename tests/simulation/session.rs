@@ -92,6 +92,7 @@ pub(crate) struct Session {
     pub(crate) unsent: Vec<MessageId>,
     pub(crate) shown: Shown,
     pub(crate) hellos: u32,
+    left_replaying: bool,
     pub(crate) sins: Sins,
     pub(crate) end: Option<End>,
     pub(crate) farewell: Option<String>,
@@ -161,6 +162,7 @@ impl Session {
             unsent,
             shown: Shown::default(),
             hellos: 0,
+            left_replaying: false,
             sins: Sins::default(),
             end: None,
             farewell: None,
@@ -172,6 +174,17 @@ impl Session {
 
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Ended
+    }
+
+    /// Messages of a replay are still to come, or were when it left.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.left_replaying || self.inside.values().any(|inside| inside.replay.is_some())
+    }
+
+    /// It is in no room any longer.
+    pub(crate) fn forget_rooms(&mut self) {
+        self.left_replaying = self.is_replaying();
+        self.inside.clear();
     }
 
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
@@ -194,7 +207,7 @@ impl Session {
     pub(crate) fn finish(&mut self, end: End, broken: bool, context: &mut Context<'_>) -> Verdict {
         self.end = Some(end);
         let before = std::mem::replace(&mut self.phase, Phase::Ended);
-        self.inside.clear();
+        self.forget_rooms();
         // Who was never accepted is not spoken to.
         let unheard = before == Phase::Strange && context.draining;
         let excused = broken || unheard || self.sins.left || self.sins.slow;
@@ -545,7 +558,7 @@ impl Session {
         let reason = object.reason.ok_or("a bye without reason")?;
         self.phase = Phase::Farewell;
         self.farewell = Some(reason.to_owned());
-        self.inside.clear();
+        self.forget_rooms();
         let sins = self.sins;
         let fits = match reason {
             "bye" => sins.bye,
