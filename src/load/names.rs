@@ -63,6 +63,12 @@ impl Names {
         }
     }
 
+    /// How long the name of a room or inbox is.
+    pub fn name_bytes(&self, number: u32) -> usize {
+        let prefix = if self.is_inbox(number) { &self.inbox_prefix } else { &self.room_prefix };
+        prefix.len() + NUMBER_DIGITS
+    }
+
     /// The digits that stand in the name of a room or inbox.
     pub fn digits(&self, number: u32) -> [u8; NUMBER_DIGITS] {
         eight_digits(number.checked_sub(self.rooms).unwrap_or(number))
@@ -119,6 +125,7 @@ mod tests {
             assert!(name.as_bytes().ends_with(&names.digits(number)));
             assert!(RoomName::parse(&name).is_ok(), "{name}");
             assert_eq!(names.is_inbox(number), name.starts_with('@'));
+            assert_eq!(names.name_bytes(number), name.len());
         }
         assert!(UserName::parse(&names.user(999_999)).is_ok());
         assert_eq!(names.room(names.inbox(7)), format!("@{}", names.user(7)));

@@ -7,12 +7,19 @@
 //! A new target is: a file with a struct that has the methods of [`Dialect`] (see [`ringroom`]), a variant in [`Target`] and in [`Dialect`], a line in
 //! each match here. What it can't do is said in [`Abilities`], and the plan refuses what needs it before load starts.
 
+mod head;
+pub mod mqtt;
+pub mod nats;
+pub mod redis;
 pub mod ringroom;
 
 use super::body::{Bodies, Stamp};
 use super::names::Names;
 use super::plan::ServerLimits;
 
+use mqtt::Mqtt;
+use nats::Nats;
+use redis::Redis;
 use ringroom::Ringroom;
 
 /// Whom to drive.
@@ -20,12 +27,21 @@ use ringroom::Ringroom;
 pub enum Target {
     #[default]
     Ringroom,
+    /// A NATS server
+    Nats,
+    /// Redis pub/sub, 6.0 or newer
+    Redis,
+    /// An MQTT 3.1.1 broker, quality of service 0
+    Mqtt,
 }
 
 impl Target {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ringroom => "ringroom",
+            Self::Nats => "nats",
+            Self::Redis => "redis",
+            Self::Mqtt => "mqtt",
         }
     }
 
@@ -33,12 +49,18 @@ impl Target {
     pub fn default_address(self) -> &'static str {
         match self {
             Self::Ringroom => "127.0.0.1:7777",
+            Self::Nats => "127.0.0.1:4222",
+            Self::Redis => "127.0.0.1:6379",
+            Self::Mqtt => "127.0.0.1:1883",
         }
     }
 
     pub fn abilities(self) -> Abilities {
         match self {
             Self::Ringroom => ringroom::ABILITIES,
+            Self::Nats => nats::ABILITIES,
+            Self::Redis => redis::ABILITIES,
+            Self::Mqtt => mqtt::ABILITIES,
         }
     }
 }
@@ -123,6 +145,11 @@ impl Tail {
         self.bytes.is_empty()
     }
 
+    /// Bytes kept.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// For dialects without a known length in front: `cut` is shown what has come, takes one unit off its beginning and says how many bytes that was,
     /// or `None` while it is incomplete. What is left stays for the next call, up to `most` bytes.
     pub fn cut(&mut self, bytes: &[u8], most: usize, mut cut: impl FnMut(&[u8]) -> Result<Option<usize>, Broken>) -> Result<(), Broken> {
@@ -153,12 +180,18 @@ impl Tail {
 #[derive(Debug)]
 pub enum Dialect {
     Ringroom(Ringroom),
+    Nats(Nats),
+    Redis(Redis),
+    Mqtt(Mqtt),
 }
 
 impl Dialect {
     pub fn new(target: Target, names: Names, bodies: Bodies) -> Self {
         match target {
             Target::Ringroom => Self::Ringroom(Ringroom::new(names, bodies)),
+            Target::Nats => Self::Nats(Nats::new(names, bodies)),
+            Target::Redis => Self::Redis(Redis::new(names, bodies)),
+            Target::Mqtt => Self::Mqtt(Mqtt::new(names, bodies)),
         }
     }
 
@@ -166,6 +199,9 @@ impl Dialect {
     pub fn login(&self, login: &Login<'_>, out: &mut Vec<u8>) -> u32 {
         match self {
             Self::Ringroom(dialect) => dialect.login(login, out),
+            Self::Nats(dialect) => dialect.login(login, out),
+            Self::Redis(dialect) => dialect.login(login, out),
+            Self::Mqtt(dialect) => dialect.login(login, out),
         }
     }
 
@@ -174,6 +210,9 @@ impl Dialect {
     pub fn publish(&self, id: u64, stamp: &Stamp, out: &mut Vec<u8>) {
         match self {
             Self::Ringroom(dialect) => dialect.publish(id, stamp, out),
+            Self::Nats(dialect) => dialect.publish(id, stamp, out),
+            Self::Redis(dialect) => dialect.publish(id, stamp, out),
+            Self::Mqtt(dialect) => dialect.publish(id, stamp, out),
         }
     }
 
@@ -182,6 +221,9 @@ impl Dialect {
     pub fn decode(&mut self, tail: &mut Tail, bytes: &[u8], on_event: &mut impl FnMut(Event<'_>)) -> Result<(), Broken> {
         match self {
             Self::Ringroom(dialect) => dialect.decode(tail, bytes, on_event),
+            Self::Nats(dialect) => dialect.decode(tail, bytes, on_event),
+            Self::Redis(dialect) => dialect.decode(tail, bytes, on_event),
+            Self::Mqtt(dialect) => dialect.decode(tail, bytes, on_event),
         }
     }
 
@@ -189,6 +231,7 @@ impl Dialect {
     pub fn position<'a>(&self, whole: &'a [u8]) -> Option<&'a [u8]> {
         match self {
             Self::Ringroom(dialect) => dialect.position(whole),
+            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) => None,
         }
     }
 
@@ -196,6 +239,9 @@ impl Dialect {
     pub fn keep_alive(&self, out: &mut Vec<u8>) {
         match self {
             Self::Ringroom(dialect) => dialect.keep_alive(out),
+            Self::Nats(dialect) => dialect.keep_alive(out),
+            Self::Redis(dialect) => dialect.keep_alive(out),
+            Self::Mqtt(dialect) => dialect.keep_alive(out),
         }
     }
 
@@ -203,6 +249,7 @@ impl Dialect {
     pub fn history(&self, id: u64, room: u32, limit: u32, out: &mut Vec<u8>) {
         match self {
             Self::Ringroom(dialect) => dialect.history(id, (room, limit), out),
+            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) => unreachable!("the plan asks only targets that have a history"),
         }
     }
 
@@ -210,6 +257,9 @@ impl Dialect {
     pub fn goodbye(&self, out: &mut Vec<u8>) {
         match self {
             Self::Ringroom(dialect) => dialect.goodbye(out),
+            Self::Mqtt(dialect) => dialect.goodbye(out),
+            // They are told by the end of the connection.
+            Self::Nats(_) | Self::Redis(_) => {}
         }
     }
 }
