@@ -1,7 +1,8 @@
 //! The whole server under a seeded kernel: production reactor, mesh and rules, in one thread and in virtual time.
 //!
 //! Each seed is one run: hundreds of clients on few users and rooms, faults at the seed's rates, an oracle that reads every byte. A failing seed
-//! prints how to replay it. `RINGROOM_SIM_SEED` runs one seed, `RINGROOM_SIM_SEEDS` so many (default 300), `RINGROOM_SIM_FIRST` from that one on.
+//! prints how to replay it. `RINGROOM_SIM_SEED` runs one seed, `RINGROOM_SIM_SEEDS` so many (default 300), `RINGROOM_SIM_FIRST` from that one on,
+//! `RINGROOM_SIM_JOBS` in so many processes (default 2). `scripts/simulate` sets them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation, reason = "a test: it panics and prints")]
 
 mod simulation {
@@ -85,14 +86,20 @@ impl Sums {
     }
 }
 
-const WORKERS: u64 = 2;
+/// Processes, unless `RINGROOM_SIM_JOBS` says how many.
+const WORKERS_DEFAULT: u64 = 2;
 /// A worker ends after so many failed seeds: one bug fails many.
 const FAILURES_MAX: usize = 3;
 
-/// Every `WORKERS`th seed, told to the parent line by line.
+fn workers() -> u64 {
+    variable("RINGROOM_SIM_JOBS").unwrap_or(WORKERS_DEFAULT).max(1)
+}
+
+/// One worker's share of the seeds, told to the parent line by line.
 fn work(worker: u64, first: u64, count: u64) {
+    let step = usize::try_from(workers()).unwrap();
     let mut sums = Sums::default();
-    for seed in (first + worker..first + count).step_by(WORKERS as usize) {
+    for seed in (first + worker..first + count).step_by(step) {
         println!("at {seed}");
         match run(seed) {
             Ok(report) => sums.add(&report),
@@ -120,7 +127,7 @@ fn run_many(first: u64, count: u64) -> Sums {
             .spawn()
             .unwrap()
     };
-    let workers: Vec<_> = (0..WORKERS).map(start).collect();
+    let workers: Vec<_> = (0..workers()).map(start).collect();
     let mut sums = Sums::default();
     for worker in workers {
         let output = worker.wait_with_output().unwrap();
@@ -151,11 +158,15 @@ fn every_seed_keeps_every_promise() {
         println!();
         return work(worker, first, count);
     }
+    let started = std::time::Instant::now();
     let Sums { table, ends, completions, reads, messages, sessions, failures } = run_many(first, count);
     let (text, mut empty) = simulation::table::render(&table);
     let (ends, more) = ends.render();
     empty.extend(more);
-    println!("{count} seeds: {completions} completions, {sessions} sessions, {messages} messages, {reads} reads\n{text}\n{ends}");
+    let took_s = started.elapsed().as_secs();
+    println!(
+        "{count} seeds from {first} in {took_s} s: {completions} completions, {sessions} sessions, {messages} messages, {reads} reads\n{text}\n{ends}"
+    );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     // Fewer seeds do not meet every rare cell.
     assert!(count < 300 || empty.is_empty(), "empty cells: {}", empty.join(", "));

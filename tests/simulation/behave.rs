@@ -7,7 +7,7 @@ use ringroom::reactor::Doing;
 use ringroom::ring::fake::Stage;
 
 use super::memory::Memory;
-use super::session::{Phase, Reading};
+use super::session::{Phase, Reading, Session};
 use super::world::{Due, World};
 
 /// Who is held to a rate waits for answers before he asks for more.
@@ -168,6 +168,9 @@ impl World {
 
     /// A bad turn for somebody who is in a short stage, or in the middle of something: by chance alone those would hardly ever be hit.
     pub(super) fn aim(&mut self) {
+        if self.random.percent(25) {
+            return self.ask_without_reading();
+        }
         let target = if self.random.percent(40) { self.in_a_short_stage() } else { self.in_the_middle() };
         let Some(index) = target else { return };
         let manners = &self.plan.manners;
@@ -180,6 +183,24 @@ impl World {
             5 if manners.stops > 0 => self.stop_reading(index),
             _ => {}
         }
+    }
+
+    /// Somebody who does not read asks for more.
+    fn ask_without_reading(&mut self) {
+        let deaf = |session: &Session| {
+            let stopped = matches!(session.reading, Reading::StoppedUntil(_) | Reading::Never);
+            stopped && session.phase == Phase::Open && !session.stop_talking && session.unwritten.is_empty()
+        };
+        let recent = self.sessions.len().saturating_sub(400)..self.sessions.len();
+        let targets: Vec<usize> = recent.filter(|index| deaf(&self.sessions[*index])).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let index = *self.random.pick(&targets);
+        let (mut stage, session) = self.stage_and_session(index);
+        let renews = stage.plan.verifier.is_some() && stage.random.percent(50);
+        let bytes = if renews { session.second_hello(&mut stage) } else { session.join(&mut stage) };
+        self.write(index, &bytes);
     }
 
     fn in_a_short_stage(&mut self) -> Option<usize> {

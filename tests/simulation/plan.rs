@@ -196,6 +196,10 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
         settings.queues.soft_mark_bytes = *random.pick(&[1024, 4 * 1024, 40 * 1024]);
         settings.queues.slow_reader = *random.pick(&[SlowReader::Stall, SlowReader::Close]);
     }
+    if random.percent(20) {
+        tight = true;
+        settings.queues.no_progress_ms = 1_500;
+    }
     if random.percent(15) {
         tight = true;
         settings.queues.frames_max = 256;
