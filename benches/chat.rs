@@ -69,7 +69,7 @@ impl Bench {
     fn carry_out(&mut self) {
         for effect in self.effects.list.drain(..) {
             match effect {
-                Effect::Queue { session, payload } => self.hash = mix(self.hash, u64::from(session.slot) + bytes_of(&payload)),
+                Effect::Queue { session, payload, .. } => self.hash = mix(self.hash, u64::from(session.slot) + bytes_of(&payload)),
                 Effect::Fanout { payload, targets, .. } => {
                     for session in &self.effects.targets[targets] {
                         self.hash = mix(self.hash, u64::from(session.slot));

@@ -118,6 +118,13 @@ pub struct UserName(Name<64>);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomName(Name<65>);
 
+/// A room's name, or the beginning of one: `lobby`, `team.*`, `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomPattern {
+    name: Box<str>,
+    prefix: bool,
+}
+
 /// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
@@ -189,6 +196,27 @@ impl RoomName {
     /// The owner's name when the room is an inbox.
     pub fn inbox_owner(&self) -> Option<&str> {
         self.as_str().strip_prefix('@')
+    }
+}
+
+impl RoomPattern {
+    /// `text` is a room's name, an inbox's among them, or the beginning of one with a `*` behind it. `None`: it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, prefix) = text.strip_suffix('*').map_or((text, false), |name| (name, true));
+        // With one more character behind it, a beginning has to be a name.
+        let whole = if prefix { RoomName::parse(&format!("{name}x")) } else { RoomName::parse(name) };
+        whole.ok()?;
+        Some(Self { name: name.into(), prefix })
+    }
+
+    pub fn matches(&self, room: &str) -> bool {
+        if self.prefix { room.starts_with(&*self.name) } else { room == &*self.name }
+    }
+}
+
+impl fmt::Display for RoomPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.name, if self.prefix { "*" } else { "" })
     }
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 #![deny(unsafe_code)]
 
+pub mod chart;
 pub mod config;
 pub mod ids;
 pub mod limits;
@@ -20,7 +21,10 @@ pub mod mesh;
 
 pub mod reactor;
 
+pub mod results;
+
 pub mod client;
+pub mod compare;
 pub mod load;
 pub mod serve;
 pub mod token;

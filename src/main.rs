@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringroom::{client, load, serve, token, tune};
+use ringroom::{client, compare, load, serve, token, tune};
 
 /// Real-time chat server for Linux on io_uring, with its load generator.
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Load(load::Args),
+    Compare(compare::Args),
     Chat(client::chat::Args),
     Token(token::Args),
     Tune(tune::Args),
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
         Ok(Cli { command: Command::Load(args) }) => load::run(args),
+        Ok(Cli { command: Command::Compare(args) }) => compare::run(&args),
         Ok(Cli { command: Command::Chat(args) }) => client::chat::run(&args),
         Ok(Cli { command: Command::Token(args) }) => token::run(&args),
         Ok(Cli { command: Command::Tune(args) }) => tune::run(&args),

@@ -40,10 +40,18 @@ pub enum Mutation {
     LoseRelease,
     /// A bucket has no brim.
     OverfillBucket,
+    /// Messages are dropped for a slow reader without a gap.
+    LoseGap,
+    /// A gap before a `joined` is taken to speak of what comes behind it, too.
+    OldGapSpeaks,
+    /// Nobody ends when the shard's messages are over their budget.
+    ForgetBudget,
+    /// A user that has come back is said to have gone.
+    ForgetReturn,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 17] = [
+    pub const ALL: [Mutation; 21] = [
         Mutation::FreeSlotInFlight,
         Mutation::SwapEnvelopes,
         Mutation::LoseWakeup,
@@ -61,6 +69,10 @@ impl Mutation {
         Mutation::KeepQuestion,
         Mutation::LoseRelease,
         Mutation::OverfillBucket,
+        Mutation::LoseGap,
+        Mutation::OldGapSpeaks,
+        Mutation::ForgetBudget,
+        Mutation::ForgetReturn,
     ];
 }
 

@@ -5,10 +5,74 @@ mod rules_support;
 
 use ringroom::chat::{Flow, RateRules};
 use ringroom::config::RateMode;
-use rules_support::Cluster;
+use rules_support::{Cluster, Who};
+
+/// A room of five, written to by `alice`; every two recipients cost a token.
+fn room_of_five(shards: u16, burst: u32, mode: RateMode) -> (Cluster, Who) {
+    let mut cluster = Cluster::new(shards, |rules| rules.rate = RateRules { requests_per_s: 10, burst, recipients_per_token: 2, mode });
+    for n in 0..4 {
+        let who = cluster.login(&format!("u{n}"), None);
+        cluster.ask(who, r#"{"type":"join","room":"r"}"#);
+    }
+    let alice = cluster.login("alice", None);
+    cluster.ask(alice, r#"{"type":"join","room":"r"}"#);
+    cluster.pass(100);
+    (cluster, alice)
+}
+
+const SEND: &str = r#"{"type":"send","id":5,"room":"r","body":1}"#;
+
+#[test]
+fn a_send_costs_by_who_gets_it_wherever_they_are() {
+    for shards in [1, 3] {
+        let (mut cluster, alice) = room_of_five(shards, 10, RateMode::Wait);
+        for _ in 0..3 {
+            assert_eq!(cluster.offer(alice, SEND), Flow::Next, "1 + 5 / 2 tokens of 10");
+            cluster.run();
+        }
+        let at_ms = cluster.now.mono_ms() + 200;
+        assert_eq!(cluster.offer(alice, SEND), Flow::Later { at_ms }, "one token is left");
+        assert_eq!(cluster.offer(alice, LEAVE), Flow::Next, "which is enough for anything else");
+        cluster.run();
+        assert_eq!(cluster.offer(alice, SEND), Flow::Later { at_ms: at_ms - 100 }, "no member's: it costs one");
+    }
+}
+
+#[test]
+fn the_cost_follows_the_room_and_a_direct_message_costs_one() {
+    let (mut cluster, alice) = room_of_five(3, 30, RateMode::Wait);
+    for n in 0..9 {
+        let who = cluster.login(&format!("more{n}"), None);
+        cluster.ask(who, r#"{"type":"join","room":"r"}"#);
+    }
+    // This message tells the sender's shard how large the room is by now.
+    cluster.ask(alice, SEND);
+    cluster.pass(10_000);
+    for _ in 0..3 {
+        assert_eq!(cluster.offer(alice, SEND), Flow::Next, "1 + 14 / 2 tokens of 30");
+        cluster.run();
+    }
+    assert_eq!(cluster.offer(alice, r#"{"type":"send","room":"@u0","body":1}"#), Flow::Next);
+    cluster.run();
+    let at_ms = cluster.now.mono_ms() + 300;
+    assert_eq!(cluster.offer(alice, SEND), Flow::Later { at_ms }, "five tokens are left");
+}
+
+#[test]
+fn a_send_never_costs_more_than_the_burst_and_is_refused_with_its_own_time() {
+    for shards in [1, 3] {
+        let (mut cluster, alice) = room_of_five(shards, 2, RateMode::Reject);
+        cluster.pass(1_000);
+        cluster.take(alice);
+        cluster.ask(alice, SEND);
+        assert_eq!(cluster.take(alice)[0]["type"], "sent", "a full bucket is always enough");
+        let told = cluster.hear(alice, SEND);
+        assert_eq!((told[0]["reason"].as_str(), told[0]["retry_after_ms"].as_u64()), (Some("rate_limited"), Some(200)));
+    }
+}
 
 fn cluster(mode: RateMode) -> Cluster {
-    Cluster::new(1, |rules| rules.rate = RateRules { requests_per_s: 10, burst: 3, mode })
+    Cluster::new(1, |rules| rules.rate = RateRules { requests_per_s: 10, burst: 3, recipients_per_token: 0, mode })
 }
 
 const LEAVE: &str = r#"{"type":"leave","id":4,"room":"r"}"#;

@@ -115,8 +115,9 @@ fn a_renewal_for_another_user_ends_the_session() {
 
 #[test]
 fn the_rate_of_a_token_stands_above_the_configured_one() {
-    let mut cluster =
-        Cluster::new(1, |rules| rules.rate = ringroom::chat::RateRules { requests_per_s: 1, burst: 2, mode: RateMode::Reject });
+    let mut cluster = Cluster::new(1, |rules| {
+        rules.rate = ringroom::chat::RateRules { requests_per_s: 1, burst: 2, recipients_per_token: 0, mode: RateMode::Reject }
+    });
     let rate = Some(TokenRate { requests_per_s: 10, burst: 5 });
     let alice = cluster.login_with("alice", None, Grant { rate, ..Grant::default() });
     let limits = cluster.take(alice)[0]["limits"].clone();

@@ -90,8 +90,10 @@ fn clients_that_go_while_their_socket_moves_leave_nothing_behind() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     wait_until("their descriptors are free", || server.descriptors() <= before);
     // Nor in the rules: the room has one member.
-    watcher.say(r#"{"type":"presence","room":"lobby"}"#);
-    assert_eq!(watcher.find("presence")["members"], 1);
+    wait_until("the room has one member", || {
+        watcher.say(r#"{"type":"presence","room":"lobby"}"#);
+        watcher.find("presence")["members"] == 1
+    });
     let ended = server.stop();
     ended.assert_clean();
     assert!(ended.counter("moved") > 0);

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use support::{Client, Server, frame, hello, wait_until};
 
 /// The receive buffer of a reader that is soon felt.
@@ -135,4 +136,127 @@ fn a_client_that_asks_and_never_reads_takes_nothing_from_others() {
     let ended = server.stop();
     ended.assert_clean();
     assert_eq!(ended.ends("overloaded"), 0, "{:?}", ended.ends);
+}
+
+/// The number that a message's body begins with.
+fn number(object: &Value) -> usize {
+    object["body"].as_str().unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_reader_of_a_room_that_drops_its_oldest_stays_is_told_and_finds_the_rest_in_the_history() {
+    const MESSAGES: usize = 200;
+    let config = "[queues]\nslow_reader = \"close\"\nsoft_mark_bytes = 65_536\nhard_mark_bytes = 262_144\n\
+                  [history]\nroom_messages = 10_000\nroom_bytes = 16_000_000\n\
+                  [[rooms]]\npattern = \"game:*\"\nslow_reader = \"drop_oldest\"\n";
+    let server = Server::start(3, config);
+    let mut sender = Client::member(server.address(), "sender", "game:1");
+    let mut slow = narrow_member(&server, "slow", "game:1");
+    // In a room that drops nothing, on the same server, as slow a reader ends.
+    sender.join("other");
+    let mut lost = narrow_member(&server, "lost", "other");
+    for n in 0..MESSAGES {
+        publish(&mut sender, &mut [], "game:1", n, 20_000);
+        publish(&mut sender, &mut [], "other", n, 20_000);
+    }
+    wait_for_members(&mut sender, "other", 1);
+    lost.read_to_the_end();
+
+    let (mut seen, mut gaps, mut last) = (Vec::new(), Vec::new(), None);
+    while seen.last() != Some(&(MESSAGES - 1)) {
+        let object = slow.next();
+        assert_eq!(object["room"], "game:1", "{object}");
+        if object["type"] == "gap" {
+            assert_eq!(object["since"].as_str(), last.as_deref(), "behind the last message it got");
+            gaps.push(object["since"].as_str().unwrap().to_owned());
+            continue;
+        }
+        last = Some(object["at"].as_str().unwrap().to_owned());
+        seen.push(number(&object));
+    }
+    assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+    let holes = seen.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
+    assert_eq!((holes, seen[0]), (gaps.len(), 0), "one gap for each hole: {seen:?}");
+    assert!(!gaps.is_empty(), "nothing was dropped");
+
+    let mut all = seen.clone();
+    for mut after in gaps {
+        loop {
+            slow.say(&json!({"type": "history", "room": "game:1", "after": after, "limit": 1_000}).to_string());
+            let page = slow.expect("history");
+            let messages = page["messages"].as_array().unwrap();
+            let fresh: Vec<_> = messages.iter().filter(|message| !all.contains(&number(message))).collect();
+            all.extend(fresh.iter().map(|message| number(message)));
+            if fresh.len() < messages.len() || page["more"] == false {
+                break;
+            }
+            after = messages.last().unwrap()["at"].as_str().unwrap().to_owned();
+        }
+    }
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..MESSAGES), "what was dropped is in the history, once");
+    let ended = server.stop();
+    ended.assert_clean();
+    assert_eq!(ended.ends("slow_consumer"), 1, "{:?}", ended.ends);
+    assert_eq!(usize::try_from(ended.counter("dropped_oldest")).unwrap(), MESSAGES - seen.len());
+}
+
+#[test]
+fn ephemeral_messages_go_first_and_cost_nobody_a_message() {
+    let server = Server::start(2, "[queues]\nsoft_mark_bytes = 65_536\n");
+    let mut sender = Client::member(server.address(), "sender", "lobby");
+    let mut slow = narrow_member(&server, "slow", "lobby");
+    for n in 0..100 {
+        let body = format!("{n} {}", "x".repeat(20_000));
+        let flag = if n % 20 == 0 { "" } else { r#","ephemeral":true"# };
+        sender.say(&format!(r#"{{"type":"send","room":"lobby","body":"{body}"{flag}}}"#));
+        assert_eq!(sender.find("message")["body"], body);
+    }
+    let mut got = Vec::new();
+    while got.iter().filter(|n| *n % 20 == 0).count() < 5 {
+        got.push(number(&slow.expect("message")));
+    }
+    assert!(got.is_sorted() && got.len() < 100, "{got:?}");
+    let ended = server.stop();
+    ended.assert_clean();
+    assert!(ended.counter("dropped_ephemeral") > 0);
+    assert_eq!((ended.ends("slow_consumer"), ended.counter("gaps")), (0, 0));
+}
+
+#[test]
+fn over_the_budget_of_a_shard_the_largest_queue_ends_first() {
+    const OTHERS: usize = 12;
+    let server = Server::start(1, "[queues]\nsoft_mark_bytes = 900_000\nhard_mark_bytes = 1_000_000\nshard_bytes_max = 1_000_000\n");
+    let mut sender = Client::login(server.address(), "sender");
+    let mut others: Vec<Client> = (0..OTHERS).map(|n| narrow_member(&server, &format!("u{n}"), &format!("r{n}"))).collect();
+    let mut largest = narrow_member(&server, "largest", "large");
+    for room in (0..OTHERS).map(|n| format!("r{n}")).chain(["large".to_owned()]) {
+        sender.join(&room);
+    }
+    for n in 0..15 {
+        publish(&mut sender, &mut [], "large", n, 60_000);
+    }
+    let members = |sender: &mut Client, room: &str| {
+        sender.say(&format!(r#"{{"type":"presence","room":"{room}"}}"#));
+        sender.find("presence")["members"].as_u64().unwrap()
+    };
+    assert_eq!(members(&mut sender, "large"), 2, "one queue alone is within the budget");
+    let mut sent = 0;
+    while members(&mut sender, "large") == 2 {
+        assert!(sent < OTHERS * 10, "far over the budget, and nobody has ended");
+        publish(&mut sender, &mut [], &format!("r{}", sent % OTHERS), sent, 60_000);
+        sent += 1;
+    }
+    for n in 0..OTHERS {
+        assert_eq!(members(&mut sender, &format!("r{n}")), 2, "a smaller queue has ended");
+    }
+    largest.read_to_the_end();
+    for (n, other) in others.iter_mut().enumerate() {
+        for n in (0..sent).filter(|m| m % OTHERS == n) {
+            assert_eq!(number(&other.expect("message")), n);
+        }
+    }
+    let ended = server.stop();
+    ended.assert_clean();
+    assert_eq!((ended.ends("slow_consumer"), ended.counter("evicted")), (1, 1));
 }

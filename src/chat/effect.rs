@@ -15,6 +15,19 @@ pub enum Class {
     Bulk,
 }
 
+/// What may become of a frame whose reader falls behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// It goes out, or the session ends.
+    Kept,
+    /// It goes first, without a word.
+    Ephemeral,
+    /// A message of a room that drops its oldest: it may go, and `gap` stands for it. `previous` is the room's position before it.
+    Oldest { place: Key, previous: Position },
+    /// A `joined`, kept: no `gap` before it speaks of what comes behind it.
+    Joined { place: Key },
+}
+
 /// One thing to do. `targets` of a fan-out are a range of [`Effects::targets`].
 #[derive(Debug)]
 pub enum Effect {
@@ -22,12 +35,14 @@ pub enum Effect {
     Queue {
         session: SessionId,
         payload: Bytes,
+        worth: Worth,
     },
     /// Queue a whole frame on many sessions, all of them before anything else happens.
     Fanout {
         payload: Bytes,
         targets: std::ops::Range<usize>,
         class: Class,
+        worth: Worth,
     },
     /// First in, first out per destination; never to this shard itself.
     Post {
@@ -71,7 +86,7 @@ impl Effects {
     }
 
     pub fn queue(&mut self, session: SessionId, payload: Bytes) {
-        self.list.push(Effect::Queue { session, payload });
+        self.list.push(Effect::Queue { session, payload, worth: Worth::Kept });
     }
 
     pub fn clear(&mut self) {
@@ -237,6 +252,7 @@ pub enum Envelope {
         session: SessionId,
         place: Key,
         watch: Watch,
+        sessions: u32,
         payload: Bytes,
     },
     /// From the home: the session is no member from here on.
@@ -259,12 +275,16 @@ pub enum Envelope {
     Inbox {
         user: Key,
         payload: Bytes,
+        ephemeral: bool,
     },
-    /// From the home: a message for every member of the place but `except`.
+    /// From the home: a message for every member of the place but `except`. `previous` is the room's position before it, `None` if it is ephemeral;
+    /// `sessions` is how many the room has on all shards.
     Deliver {
         place: Key,
         payload: Bytes,
         except: Option<SessionId>,
+        previous: Option<Position>,
+        sessions: u32,
     },
     /// From the home: somebody came or went; for those who watch.
     Member {

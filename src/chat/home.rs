@@ -3,14 +3,17 @@
 //! A publish has two steps: the home asks the log for a position, and only the log's answer makes the message exist: `sent` to the sender's shard,
 //! behind it on the same queue the message to every shard with members.
 
+use bytes::Bytes;
+
 use super::dedup::KeyHash;
 use super::effect::{Appended, Effect, Effects, Entry, Envelope, Origin, Page, Parcel, Replay, Token, Watch};
+use super::presence::Parting;
 use super::room::{Deferred, Home};
 use super::shard::{Pending, Shard, pack};
 use crate::ids::{Key, Now, Position, SessionRef, ShardId, WirePosition};
 use crate::limits::PRESENCE_ROOM_MAX;
 use crate::mutation::{Mutation, planted};
-use crate::protocol::encode::{MemberEvent, Outgoing};
+use crate::protocol::encode::Outgoing;
 use crate::protocol::error::Reason;
 
 impl Shard {
@@ -53,9 +56,9 @@ impl Shard {
                 let home = self.home_join(&parcel, origin.from.shard, place, again, out);
                 self.answer_join(home, origin, place, watch, replay, out);
             }
-            Envelope::Leave { parcel, origin, place, counted } => self.home_leave(&parcel, origin, place, counted, out),
+            Envelope::Leave { parcel, origin, place, counted } => self.home_leave(now, (&parcel, origin), (place, counted), out),
             // A session ended without a word.
-            Envelope::Gone { parcel, from } => self.session_went(&parcel, from.shard, out),
+            Envelope::Gone { parcel, from } => self.session_went(now, &parcel, (from.shard, Parting::Silent), out),
             Envelope::Publish { parcel, origin, ephemeral: true, echo, .. } => {
                 self.publish_ephemeral(now, &Message { parcel, origin, echo, key: None }, out);
             }
@@ -107,7 +110,8 @@ impl Shard {
         };
         let payload = pack(&mut self.arena, &object);
         let SessionRef { shard, session } = origin.from;
-        self.post(shard, Envelope::Joined { session, place, watch, payload }, out);
+        let sessions = state.sessions();
+        self.post(shard, Envelope::Joined { session, place, watch, sessions, payload }, out);
         for payload in replayed.pieces {
             if planted(Mutation::ReplayTwice) {
                 self.post(shard, Envelope::More { session, payload: payload.clone() }, out);
@@ -116,23 +120,23 @@ impl Shard {
         }
     }
 
-    fn home_leave(&mut self, parcel: &Parcel, origin: Origin, place: Key, counted: bool, out: &mut Effects) {
+    fn home_leave(&mut self, now: Now, asked: (&Parcel, Origin), what: (Key, bool), out: &mut Effects) {
+        let ((parcel, origin), (place, counted)) = (asked, what);
         let room = parcel.room();
         let payload = self.encode(&Outgoing::Left { id: origin.id, room });
         let session = origin.from.session;
         self.post(origin.from.shard, Envelope::Left { session, place, payload }, out);
         if counted {
-            self.session_went(parcel, origin.from.shard, out);
+            self.session_went(now, parcel, (origin.from.shard, Parting::Said), out);
         }
     }
 
-    fn session_went(&mut self, parcel: &Parcel, shard: ShardId, out: &mut Effects) {
+    fn session_went(&mut self, now: Now, parcel: &Parcel, how: (ShardId, Parting), out: &mut Effects) {
+        let (shard, parting) = how;
         let found = self.homes.find(self.hash(parcel.room()), parcel.room());
         let home = found.expect("a room lives while it has a session");
         self.homes.get_mut(home).expect("found above").remove_session(shard);
-        if self.user_went(home, parcel.user()) {
-            self.tell(home, parcel.user(), MemberEvent::Leave, out);
-        }
+        self.user_went(now, home, (parcel.user(), parting), out);
         self.release_home(home);
     }
 
@@ -199,7 +203,7 @@ impl Shard {
         }
         let (from, body) = (message.parcel.user(), message.parcel.body());
         let payload = self.encode(&Outgoing::Message { room, at: None, from, ts: now.unix_ms, body });
-        self.spread(home, message, payload, out);
+        self.spread(home, message, (payload, None), out);
     }
 
     /// The log's answer: the message exists, unless its key was used before it in the log's order.
@@ -238,6 +242,8 @@ impl Shard {
         let payload = self.encode(&Outgoing::Message { room, at, from, ts: position.ms, body });
         let state = self.homes.get_mut(home).expect("found by the caller");
         assert!(position > state.at, "the log's order of a room never goes back");
+        // A room that was forgotten may have had messages up to there.
+        let previous = if state.complete_after < position { state.at.max(state.complete_after) } else { state.at };
         state.at = position;
         self.inbox_rises(room, position);
         self.retain(home, position, &payload);
@@ -245,7 +251,7 @@ impl Shard {
             self.remember_key(home, key, position);
         }
         let message = Message { parcel: pending.parcel.clone(), origin: pending.origin, echo: pending.echo, key: None };
-        self.spread(Some(home), &message, payload, out);
+        self.spread(Some(home), &message, (payload, Some(previous)), out);
     }
 
     fn inbox_rises(&mut self, room: &str, position: Position) {
@@ -255,21 +261,23 @@ impl Shard {
         }
     }
 
-    /// To every shard with members of the room, or to the inbox's owner.
-    fn spread(&mut self, home: Option<Key>, message: &Message, payload: bytes::Bytes, out: &mut Effects) {
+    /// To every shard with members of the room, or to the inbox's owner. Without a position before it a message is ephemeral.
+    fn spread(&mut self, home: Option<Key>, message: &Message, what: (Bytes, Option<Position>), out: &mut Effects) {
+        let (payload, previous) = what;
         if let Some(owner) = message.parcel.room().strip_prefix('@') {
             if let Some(user) = self.users.find(self.hash(owner), owner) {
-                self.post(self.rules.shard, Envelope::Inbox { user, payload }, out);
+                self.post(self.rules.shard, Envelope::Inbox { user, payload, ephemeral: previous.is_none() }, out);
             }
             return;
         }
         let Some(home) = home else { return };
-        let shards = self.homes.get(home).expect("found above").shards.len();
+        let state = self.homes.get(home).expect("found above");
+        let (shards, sessions) = (state.shards.len(), state.sessions());
         for index in 0..shards {
             let to = self.homes.get(home).expect("found above").shards[index];
             let from = message.origin.from;
             let except = (!message.echo && to.shard == from.shard).then_some(from.session);
-            self.post(to.shard, Envelope::Deliver { place: to.place, payload: payload.clone(), except }, out);
+            self.post(to.shard, Envelope::Deliver { place: to.place, payload: payload.clone(), except, previous, sessions }, out);
         }
     }
 

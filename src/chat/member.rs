@@ -2,17 +2,36 @@
 
 use bytes::Bytes;
 
-use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch};
+use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch, Worth};
 use super::rights::Right;
 use super::room::{Member, Place};
 use super::session::Entry;
 use super::shard::{Flow, Shard};
+use crate::config::SlowReader;
 use crate::ids::{Key, Position, RequestId, SessionId, WirePosition};
 use crate::limits::PAGE_MESSAGES_DEFAULT;
 use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::Outgoing;
 use crate::protocol::error::{Reason, Refusal};
 use crate::protocol::message::{Join, Send};
+
+/// A home's answer to a join.
+pub(super) struct Joined {
+    pub(super) session: SessionId,
+    pub(super) place: Key,
+    pub(super) watch: Watch,
+    pub(super) sessions: u32,
+    pub(super) payload: Bytes,
+}
+
+/// A message from a room's home, as [`super::effect::Envelope::Deliver`] says.
+pub(super) struct Delivery {
+    pub(super) place: Key,
+    pub(super) payload: Bytes,
+    pub(super) except: Option<SessionId>,
+    pub(super) previous: Option<Position>,
+    pub(super) sessions: u32,
+}
 
 impl Shard {
     pub(super) fn join(&mut self, session: SessionId, join: &Join<'_>, out: &mut Effects) -> Flow {
@@ -205,19 +224,23 @@ impl Shard {
         }
     }
 
-    pub(super) fn joined(&mut self, session: SessionId, place: Key, watch: Watch, payload: Bytes, out: &mut Effects) {
-        self.places.get_mut(place).expect("a place outlives the joins that name it").joins -= 1;
-        self.joined_session(session, place, watch, payload, out);
+    pub(super) fn joined(&mut self, joined: Joined, out: &mut Effects) {
+        let place = joined.place;
+        let state = self.places.get_mut(place).expect("a place outlives the joins that name it");
+        state.joins -= 1;
+        state.sessions = joined.sessions;
+        self.joined_session(joined, out);
         self.release_place(place);
     }
 
-    fn joined_session(&mut self, session: SessionId, place: Key, watch: Watch, payload: Bytes, out: &mut Effects) {
+    fn joined_session(&mut self, joined: Joined, out: &mut Effects) {
+        let Joined { session, place, watch, payload, .. } = joined;
         let Some(index) = self.answered_entry(session, place) else { return };
         if !self.session(session).expect("found above").rooms[index].is_member() {
             self.add_member(session, index);
         }
         self.set_watch(session, index, watch == Watch::Yes);
-        self.take_answer(session, payload, out);
+        self.take_answer(session, (payload, Worth::Joined { place }), out);
         if watch == Watch::TooLarge {
             let room = self.places.get(place).expect("an entry points to it").name.clone();
             let off = self.encode(&Outgoing::MemberOff { room: &room });
@@ -234,13 +257,20 @@ impl Shard {
         if entry.unanswered == 0 && !entry.wanted {
             self.remove_entry(session, index);
         }
-        self.take_answer(session, payload, out);
+        self.take_answer(session, (payload, Worth::Kept), out);
     }
 
-    pub(super) fn deliver(&mut self, place: Key, payload: Bytes, except: Option<SessionId>, out: &mut Effects) {
-        let Some(state) = self.places.get(place) else {
+    pub(super) fn deliver(&mut self, delivery: Delivery, out: &mut Effects) {
+        let Delivery { place, payload, except, previous, sessions } = delivery;
+        let Some(state) = self.places.get_mut(place) else {
             self.counts.stale += 1;
             return;
+        };
+        state.sessions = sessions;
+        let worth = match previous {
+            None => Worth::Ephemeral,
+            Some(previous) if state.slow_reader == SlowReader::DropOldest => Worth::Oldest { place, previous },
+            Some(_) => Worth::Kept,
         };
         let start = out.targets.len();
         out.targets.extend(state.members.iter().map(|member| member.session).filter(|session| Some(*session) != except));
@@ -249,20 +279,22 @@ impl Shard {
             out.targets.truncate(half);
         }
         let bulk = state.members.len() >= self.rules.bulk_room_members;
-        self.fanout(payload, start, if bulk { Class::Bulk } else { Class::Interactive }, out);
+        let class = if bulk { Class::Bulk } else { Class::Interactive };
+        self.fanout(payload, start, (class, worth), out);
     }
 
-    pub(super) fn deliver_inbox(&mut self, user: Key, payload: Bytes, out: &mut Effects) {
+    pub(super) fn deliver_inbox(&mut self, user: Key, payload: Bytes, worth: Worth, out: &mut Effects) {
         let start = out.targets.len();
         out.targets.extend(self.users.get(user).sessions.iter().copied());
-        self.fanout(payload, start, Class::Interactive, out);
+        self.fanout(payload, start, (Class::Interactive, worth), out);
     }
 
-    fn fanout(&mut self, payload: Bytes, start: usize, class: Class, out: &mut Effects) {
+    fn fanout(&mut self, payload: Bytes, start: usize, how: (Class, Worth), out: &mut Effects) {
+        let (class, worth) = how;
         let targets = start..out.targets.len();
         self.counts.deliveries += targets.len() as u64;
         if !targets.is_empty() {
-            out.push(Effect::Fanout { payload, targets, class });
+            out.push(Effect::Fanout { payload, targets, class, worth });
         }
     }
 
@@ -270,7 +302,8 @@ impl Shard {
         let Some(state) = self.places.get(place).filter(|state| state.watchers > 0) else { return };
         let start = out.targets.len();
         out.targets.extend(state.members.iter().filter(|member| member.watch).map(|member| member.session));
-        out.push(Effect::Fanout { payload, targets: start..out.targets.len(), class: Class::Interactive });
+        let targets = start..out.targets.len();
+        out.push(Effect::Fanout { payload, targets, class: Class::Interactive, worth: Worth::Kept });
     }
 
     pub(super) fn member_off(&mut self, place: Key, payload: Bytes, out: &mut Effects) {
@@ -294,8 +327,19 @@ impl Shard {
     }
 
     fn new_place(&mut self, room: &str, hash: u64) -> Option<Key> {
-        let place = Place { name: room.into(), hash, home: self.home(hash), members: Vec::new(), watchers: 0, entries: 0, joins: 0 };
-        self.places.insert(place).ok()
+        self.places
+            .insert(Place {
+                name: room.into(),
+                hash,
+                home: self.home(hash),
+                members: Vec::new(),
+                watchers: 0,
+                entries: 0,
+                joins: 0,
+                sessions: 0,
+                slow_reader: self.rules.slow_reader_of(room),
+            })
+            .ok()
     }
 
     fn new_entry(&mut self, session: SessionId, place: Key) -> usize {

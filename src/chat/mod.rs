@@ -28,7 +28,7 @@ mod users;
 
 pub use bucket::RateRules;
 pub use dedup::KeyHash;
-pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Page, PageRange, Parcel, Replay, Since, Token, Watch};
+pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Page, PageRange, Parcel, Replay, Since, Token, Watch, Worth};
 pub use login::{Attachments, Login};
 pub use presence::Roll;
 pub use retention::RetentionRules;

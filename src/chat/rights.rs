@@ -6,7 +6,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::ids::RoomName;
+use crate::ids::RoomPattern;
 
 /// One thing a session may do in a room. `history` goes with `join`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,25 +40,16 @@ impl Right {
 /// Rights in the rooms that a pattern names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomRights {
-    /// A room's name, or the beginning of one.
-    name: Box<str>,
-    prefix: bool,
+    pattern: RoomPattern,
     rights: u8,
 }
 
 impl RoomRights {
     /// `pattern` is a room's name, an inbox's among them, or the beginning of one with a `*` behind it. `None`: it is neither.
     pub fn new(pattern: &str, rights: impl IntoIterator<Item = Right>) -> Option<Self> {
-        let (name, prefix) = pattern.strip_suffix('*').map_or((pattern, false), |name| (name, true));
-        // With one more character behind it, a beginning has to be a name.
-        let whole = if prefix { RoomName::parse(&format!("{name}x")) } else { RoomName::parse(name) };
-        whole.ok()?;
+        let pattern = RoomPattern::parse(pattern)?;
         let rights = rights.into_iter().fold(0, |all, right| all | right.bit());
-        Some(Self { name: name.into(), prefix, rights })
-    }
-
-    fn matches(&self, room: &str) -> bool {
-        if self.prefix { room.starts_with(&*self.name) } else { room == &*self.name }
+        Some(Self { pattern, rights })
     }
 }
 
@@ -68,7 +59,7 @@ pub struct Rights(pub Box<[RoomRights]>);
 
 impl Rights {
     pub fn allows(&self, room: &str, right: Right) -> bool {
-        self.0.iter().any(|rooms| rooms.rights & right.bit() != 0 && rooms.matches(room))
+        self.0.iter().any(|rooms| rooms.rights & right.bit() != 0 && rooms.pattern.matches(room))
     }
 }
 

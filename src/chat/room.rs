@@ -10,6 +10,7 @@ use super::effect::Envelope;
 use super::history::History;
 use super::named::Named;
 use super::stall::Stalls;
+use crate::config::SlowReader;
 use crate::ids::{Key, Position, SessionId, SessionRef, ShardId};
 
 /// The member side of a room on one shard. It lives while it has a member or an unanswered join or leave.
@@ -25,6 +26,10 @@ pub(super) struct Place {
     pub(super) entries: u32,
     /// Joins on their way that name this place. It outlives their sessions, so that the home never learns of an older place after a newer one.
     pub(super) joins: u32,
+    /// Sessions of the room on all shards, as its home last said.
+    pub(super) sessions: u32,
+    /// What becomes of its members that fall behind.
+    pub(super) slow_reader: SlowReader,
 }
 
 /// A session in a place. `entry` is where the session's own list names the place, so that leaving is O(1).
@@ -62,8 +67,8 @@ pub(super) struct Home {
     /// Neighbours in the shard's list of rooms with history, least recently written first.
     pub(super) older: Option<Key>,
     pub(super) newer: Option<Key>,
-    /// Sessions in the room by user (slot in the shard's users).
-    pub(super) users: HashMap<u32, u32, BuildHasherDefault<WordHasher>>,
+    /// Who is in the room, by slot in the shard's users.
+    pub(super) users: HashMap<u32, Presence, BuildHasherDefault<WordHasher>>,
     /// Where those sessions are.
     pub(super) shards: SmallVec<[ShardMembers; 2]>,
     /// Somebody has asked for `member` objects since the room came to be.
@@ -73,6 +78,37 @@ pub(super) struct Home {
     pub(super) settled: u64,
     /// Requests that wait for room in a queue or for an append, in order.
     pub(super) deferred: VecDeque<Deferred>,
+}
+
+/// A user in a room: with so many sessions, or without one since so lately that the room still counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Presence(u32);
+
+impl Presence {
+    const ABSENT: u32 = 1 << 31;
+    pub(super) const ONE: Presence = Presence(1);
+
+    pub(super) fn absent(stamp: u32) -> Self {
+        Presence(Self::ABSENT | stamp)
+    }
+
+    pub(super) fn is_absent(self) -> bool {
+        self.0 & Self::ABSENT != 0
+    }
+
+    pub(super) fn sessions(self) -> u32 {
+        if self.is_absent() { 0 } else { self.0 }
+    }
+
+    pub(super) fn with_one_more(self) -> Self {
+        if self.is_absent() { Self::ONE } else { Presence(self.0 + 1) }
+    }
+
+    /// `None` when it was the last one.
+    pub(super) fn with_one_less(self) -> Option<Self> {
+        assert!(!self.is_absent() && self.0 > 0, "a session leaves a room that it is in");
+        (self.0 > 1).then(|| Presence(self.0 - 1))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,9 +161,14 @@ impl Home {
         }
     }
 
-    /// Distinct users.
+    /// Distinct users, those that have gone so lately that nobody was told among them.
     pub(super) fn members(&self) -> u32 {
         u32::try_from(self.users.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Sessions on all shards.
+    pub(super) fn sessions(&self) -> u32 {
+        self.shards.iter().map(|s| s.sessions).sum()
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::bucket::RateRules;
 use super::retention::RetentionRules;
-use crate::config::{Settings, SlowReader};
+use crate::config::{RoomRule, Settings, SlowReader};
 use crate::ids::{Epoch, Key, ShardId};
 use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX};
 use crate::protocol::encode::AnnouncedLimits;
@@ -15,6 +15,8 @@ const DELIVERIES_PER_PEER_MAX: u32 = 16_384;
 const DEFERRED_MAX: u32 = 16_384;
 /// Appends of a shard that may wait for the log.
 const APPENDS_MAX: u32 = 65_536;
+/// Users that rooms of a shard wait for; above it who goes is told at once. About 32 bytes each.
+const ABSENCES_MAX: usize = 16_384;
 
 /// Which shard, of which process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,9 @@ pub struct Rules {
     pub places_max: u32,
     pub retention: RetentionRules,
     pub rate: RateRules,
+    /// What becomes of readers that fall behind, and where it is something else: the first that matches counts.
     pub slow_reader: SlowReader,
+    pub rooms: Vec<RoomRule>,
     /// An append that is not answered for this long is refused with 503.
     pub log_ms: u64,
     /// A `send` that finds no room in a queue for this long is refused with 503.
@@ -58,9 +62,20 @@ pub struct Rules {
     pub appends_max: u32,
     /// Members on one shard from which a room's messages are bulk.
     pub bulk_room_members: usize,
+    /// How long a room still counts a user whose last session has ended, and how many such users of a shard's rooms may be waited for.
+    pub absence_ms: u64,
+    pub absences_max: usize,
 }
 
 impl Rules {
+    /// What becomes of a room's members that fall behind. An inbox loses nothing: where others drop their oldest, its owner is on its own.
+    pub(super) fn slow_reader_of(&self, room: &str) -> SlowReader {
+        if room.starts_with('@') {
+            return if self.slow_reader == SlowReader::DropOldest { SlowReader::Close } else { self.slow_reader };
+        }
+        self.rooms.iter().find(|rule| rule.pattern.matches(room)).map_or(self.slow_reader, |rule| rule.slow_reader)
+    }
+
     /// The rules of a shard under validated settings.
     pub fn new(identity: Identity, settings: &Settings) -> Self {
         let limits = &settings.limits;
@@ -88,8 +103,14 @@ impl Rules {
                 age_ms: settings.history.age_ms,
                 shard_bytes_max: settings.history.shard_bytes,
             },
-            rate: RateRules { requests_per_s: limits.requests_per_s, burst: limits.requests_burst, mode: limits.rate_mode },
+            rate: RateRules {
+                requests_per_s: limits.requests_per_s,
+                burst: limits.requests_burst,
+                recipients_per_token: limits.recipients_per_token,
+                mode: limits.rate_mode,
+            },
             slow_reader: settings.queues.slow_reader,
+            rooms: settings.rooms.clone(),
             log_ms: limits.log_ms,
             hold_ms: limits.log_ms,
             requests_per_peer_max: REQUESTS_PER_PEER_MAX,
@@ -97,6 +118,8 @@ impl Rules {
             deferred_max: DEFERRED_MAX,
             appends_max: APPENDS_MAX,
             bulk_room_members: settings.queues.bulk_room_members,
+            absence_ms: limits.absence_ms,
+            absences_max: ABSENCES_MAX,
         }
     }
 }

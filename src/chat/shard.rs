@@ -6,8 +6,10 @@ use ahash::RandomState;
 use bytes::{Bytes, BytesMut};
 
 use super::dedup::KeyHash;
-use super::effect::{Effect, Effects, Envelope, Origin, Parcel};
+use super::effect::{Effect, Effects, Envelope, Origin, Parcel, Worth};
+use super::member::{Delivery, Joined};
 use super::named::NamedSlab;
+use super::presence::Absence;
 use super::retention::Retention;
 use super::room::{Home, Place};
 use super::rules::Rules;
@@ -46,6 +48,8 @@ pub struct Counts {
     /// Sends that were not sent again because their key was known.
     pub duplicates: u64,
     pub refused: u64,
+    /// Users that came back before anybody was told that they had gone.
+    pub returns: u64,
     /// Requests that found no token, each time they were offered.
     pub rate_limited: u64,
     pub deferred: u64,
@@ -72,6 +76,8 @@ pub struct Usage {
     /// Rooms and inboxes that retain something; they stay without members.
     pub retained_rooms: usize,
     pub evicted_rooms: u64,
+    /// Users that rooms still count although their last session has ended, those that came back among them.
+    pub absences: usize,
     pub unanswered: u64,
 }
 
@@ -115,6 +121,8 @@ pub struct Shard {
     pub(super) retention: Retention,
     /// The last moment for which any room of this shard is stalled.
     pub(super) stalled_until_ms: u64,
+    /// Users that rooms still count, the one that went first in front.
+    pub(super) absences: VecDeque<Absence>,
     pub(super) refuse_sends: bool,
     pub(super) draining: bool,
     pub(super) counts: Counts,
@@ -146,6 +154,7 @@ impl Shard {
             arena: BytesMut::with_capacity(ARENA_BYTES),
             retention: Retention::default(),
             stalled_until_ms: 0,
+            absences: VecDeque::new(),
             refuse_sends: false,
             draining: false,
             counts: Counts::default(),
@@ -178,6 +187,7 @@ impl Shard {
             history_bytes: self.retention.cost,
             retained_rooms: self.retention.rooms,
             evicted_rooms: self.retention.evicted_rooms,
+            absences: self.absences.len(),
             unanswered: self.peers.iter().map(|peer| u64::from(peer.unanswered)).sum(),
         }
     }
@@ -209,7 +219,8 @@ impl Shard {
         if self.session(session).is_none_or(|state| state.leaving != Leaving::No) {
             return Flow::Next;
         }
-        if let Some(flow) = self.out_of_tokens(now, session, request, out) {
+        let cost = self.cost(session, request);
+        if let Some(flow) = self.out_of_tokens(now, session, (request, cost), out) {
             return flow;
         }
         let flow = match request {
@@ -234,21 +245,39 @@ impl Shard {
             }
         };
         self.settle(now, out);
-        if matches!(flow, Flow::Next | Flow::Verify) && costs(request) {
-            self.take_token(session);
+        if matches!(flow, Flow::Next | Flow::Verify) && cost > 0 {
+            self.take_tokens(session, cost);
         }
         flow
     }
 
-    /// What to do with a request that has no token; `None` when it has one, or needs none.
-    fn out_of_tokens(&mut self, now: Now, session: SessionId, request: &Request<'_>, out: &mut Effects) -> Option<Flow> {
-        if !costs(request) {
+    /// Tokens that a request takes: one, or where it is configured, for a `send` more by how many sessions its room has. That is what the room's home said
+    /// with the newest message, or the newest `joined`, that came to this shard: the bucket is here, and nothing is charged afterwards.
+    fn cost(&self, session: SessionId, request: &Request<'_>) -> u32 {
+        match request {
+            Request::Ping { .. } | Request::Pong | Request::Bye => 0,
+            Request::Send(send) if self.rules.rate.recipients_per_token > 0 => {
+                let state = self.session(session).expect("checked by the caller");
+                let rate = self.users.get(state.user).rate(&self.rules.rate);
+                let room = send.room.as_str();
+                // Nobody gets what somebody sends who is not in the room, and an inbox has few sessions.
+                let place = self.places.find(self.hash(room), room).filter(|place| state.entry_of(*place).is_some());
+                rate.cost(place.and_then(|place| self.places.get(place)).map_or(0, |place| place.sessions))
+            }
+            _ => 1,
+        }
+    }
+
+    /// What to do with a request that has not the tokens it costs; `None` when it has them, or needs none.
+    fn out_of_tokens(&mut self, now: Now, session: SessionId, what: (&Request<'_>, u32), out: &mut Effects) -> Option<Flow> {
+        let (request, cost) = what;
+        if cost == 0 {
             return None;
         }
         let user = self.session(session).expect("checked by the caller").user;
         let user = self.users.get_mut(user);
         let rate = user.rate(&self.rules.rate);
-        let at_ms = user.bucket.look(now.mono_ms(), &rate).err()?;
+        let at_ms = user.bucket.look(now.mono_ms(), cost, &rate).err()?;
         self.counts.rate_limited += 1;
         if self.rules.rate.mode == RateMode::Wait {
             return Some(Flow::Later { at_ms });
@@ -261,10 +290,16 @@ impl Shard {
         Some(Flow::Next)
     }
 
-    fn take_token(&mut self, session: SessionId) {
+    fn take_tokens(&mut self, session: SessionId, cost: u32) {
         if let Some(user) = self.session(session).map(|state| state.user) {
-            self.users.get_mut(user).bucket.take();
+            self.users.get_mut(user).bucket.take(cost);
         }
+    }
+
+    /// What a session is told in the place of messages that were dropped for it, the first of which stood behind `since`.
+    pub fn gap(&mut self, room: &str, since: Position) -> Bytes {
+        let since = self.wire(since);
+        self.encode(&Outgoing::Gap { room, since })
     }
 
     /// An object that could not be decoded, from a session that is logged in.
@@ -307,14 +342,15 @@ impl Shard {
         self.post(home, request, out);
     }
 
-    /// One of the session's requests is answered; `payload` is the answer.
-    pub(super) fn take_answer(&mut self, session: SessionId, payload: Bytes, out: &mut Effects) {
+    /// One of the session's requests is answered.
+    pub(super) fn take_answer(&mut self, session: SessionId, answer: (Bytes, Worth), out: &mut Effects) {
         let Some(state) = self.session_mut(session) else {
             self.counts.stale += 1;
             return;
         };
         state.unanswered = state.unanswered.checked_sub(1).expect("every answer belongs to one request");
-        out.queue(session, payload);
+        let (payload, worth) = answer;
+        out.push(Effect::Queue { session, payload, worth });
     }
 
     /// A request that could not be taken, or not for too long.
@@ -346,12 +382,13 @@ impl Shard {
         }
         self.retry_deferred(now, out);
         self.expire_history(now);
+        self.expire_absences(now, out);
         self.settle(now, out);
     }
 
     /// Something waits for a deadline or for room in a queue: call [`Shard::handle_tick`] again soon.
     pub fn wants_tick(&self) -> bool {
-        !self.pending.is_empty() || self.deferred > 0
+        !self.pending.is_empty() || self.deferred > 0 || !self.absences.is_empty()
     }
 
     /// Requests wait for room in a queue: call [`Shard::handle_tick`] when an outbox has drained.
@@ -398,11 +435,17 @@ impl Shard {
             | Envelope::Who { .. } => self.handle_home_request(now, envelope, out),
             Envelope::More { session, payload } => self.more(session, payload, out),
             Envelope::Stall { parcel, reader, ms } => self.home_stall(now, parcel.room(), (reader, ms), out),
-            Envelope::Joined { session, place, watch, payload } => self.joined(session, place, watch, payload, out),
+            Envelope::Joined { session, place, watch, sessions, payload } => {
+                self.joined(Joined { session, place, watch, sessions, payload }, out);
+            }
             Envelope::Left { session, place, payload } => self.left(session, place, payload, out),
-            Envelope::Answer { session, payload } => self.take_answer(session, payload, out),
-            Envelope::Deliver { place, payload, except } => self.deliver(place, payload, except, out),
-            Envelope::Inbox { user, payload } => self.deliver_inbox(user, payload, out),
+            Envelope::Answer { session, payload } => self.take_answer(session, (payload, Worth::Kept), out),
+            Envelope::Deliver { place, payload, except, previous, sessions } => {
+                self.deliver(Delivery { place, payload, except, previous, sessions }, out);
+            }
+            Envelope::Inbox { user, payload, ephemeral } => {
+                self.deliver_inbox(user, payload, if ephemeral { Worth::Ephemeral } else { Worth::Kept }, out);
+            }
             Envelope::Member { place, payload } => self.member_event(place, payload, out),
             Envelope::MemberOff { place, payload } => self.member_off(place, payload, out),
             Envelope::Hold { session } => self.if_living(session, Effect::Hold { session }, out),
@@ -504,11 +547,6 @@ impl Shard {
     pub(super) fn answer(&mut self, origin: Origin, payload: Bytes, out: &mut Effects) {
         self.post(origin.from.shard, Envelope::Answer { session: origin.from.session, payload }, out);
     }
-}
-
-/// Every request but `ping`, `pong` and `bye` takes a token.
-fn costs(request: &Request<'_>) -> bool {
-    !matches!(request, Request::Ping { .. } | Request::Pong | Request::Bye)
 }
 
 /// Encodes one frame into its own piece of the arena.

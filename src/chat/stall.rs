@@ -1,7 +1,7 @@
 //! Slow readers: for a short, bounded time a reader that falls behind holds back the senders of its rooms; after that it is on its own.
 //!
 //! The reader's shard tells the homes of its rooms; a stalled room defers its `send`s, as a full queue does, and its home tells the senders' shards
-//! to stop reading from them. A reader has a budget per window, and so has a room, whoever its readers are.
+//! to stop reading from them. Rooms with another policy than `stall` hear nothing of it. A reader has a budget per window, and so has a room, whoever its readers are.
 
 use super::effect::{Effects, Envelope};
 use super::shard::Shard;
@@ -68,6 +68,9 @@ impl Shard {
     /// A session's queue has grown over the soft mark.
     pub fn handle_slow(&mut self, now: Now, session: SessionId, out: &mut Effects) {
         let now_ms = now.mono_ms();
+        if !self.has_stalling_room(session) {
+            return;
+        }
         let Some(state) = self.session_mut(session) else { return };
         let left = state.stalls.left(now_ms, READER_BUDGET_MS);
         if left == 0 {
@@ -89,6 +92,17 @@ impl Shard {
         }
     }
 
+    /// Some room of the session, its inbox among them, holds back its senders for a slow reader.
+    fn has_stalling_room(&self, session: SessionId) -> bool {
+        let stalls = |place| self.places.get(place).is_some_and(|place| place.slow_reader == SlowReader::Stall);
+        let rooms = self.session(session).map(|state| &state.rooms);
+        rooms.is_some_and(|rooms| self.inboxes_stall() || rooms.iter().any(|entry| entry.is_member() && stalls(entry.place)))
+    }
+
+    fn inboxes_stall(&self) -> bool {
+        self.rules.slow_reader_of("@") == SlowReader::Stall
+    }
+
     /// `ms` 0: the stall is over.
     fn tell_homes(&mut self, session: SessionId, ms: u64, out: &mut Effects) {
         let state = self.session(session).expect("checked by the caller");
@@ -96,8 +110,12 @@ impl Shard {
         let rooms: Vec<Key> = state.rooms.iter().filter(|entry| entry.is_member()).map(|entry| entry.place).collect();
         let reader = self.origin(session, None).from;
         let inbox = format!("@{}", self.users.name(user));
-        let mut names: Vec<Box<str>> = rooms.iter().filter_map(|place| self.places.get(*place)).map(|place| place.name.clone()).collect();
-        names.push(inbox.into());
+        let places = rooms.iter().filter_map(|place| self.places.get(*place));
+        let stalled = places.filter(|place| place.slow_reader == SlowReader::Stall);
+        let mut names: Vec<Box<str>> = stalled.map(|place| place.name.clone()).collect();
+        if self.inboxes_stall() {
+            names.push(inbox.into());
+        }
         for name in names {
             let home = self.home(self.hash(&name));
             let parcel = self.parcel(&name, "", "");
@@ -108,9 +126,6 @@ impl Shard {
     pub(super) fn home_stall(&mut self, now: Now, room: &str, stall: (SessionRef, u64), out: &mut Effects) {
         let now_ms = now.mono_ms();
         let (reader, ms) = stall;
-        if self.rules.slow_reader == SlowReader::Close {
-            return;
-        }
         let Some(home) = self.homes.find(self.hash(room), room) else { return };
         let state = self.homes.get_mut(home).expect("just found");
         let stalls = state.stalls.get_or_insert_default();

@@ -39,7 +39,7 @@ impl User {
     /// The rate that the user is held to.
     pub(super) fn rate(&self, rules: &RateRules) -> RateRules {
         match self.rate {
-            Some(TokenRate { requests_per_s, burst }) => RateRules { requests_per_s, burst, mode: rules.mode },
+            Some(TokenRate { requests_per_s, burst }) => RateRules { requests_per_s, burst, ..*rules },
             None => *rules,
         }
     }
@@ -90,7 +90,12 @@ impl Users {
     }
 
     pub(super) fn name_at(&self, slot: u32) -> &str {
-        self.name(self.users.key_at(slot).expect("a room's member is a living user"))
+        self.name(self.key_at(slot))
+    }
+
+    /// The key of a user that a room refers to.
+    pub(super) fn key_at(&self, slot: u32) -> Key {
+        self.users.key_at(slot).expect("a room's member is a living user")
     }
 
     /// Forgets the user if nothing refers to it any longer.

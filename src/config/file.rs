@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, KeySpec, SECTIONS};
-use super::{ConfigError, Place, Settings};
+use super::{ConfigError, Place, Settings, rooms};
 
 /// What the command line sets. `None` and empty: not given.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +90,9 @@ impl Reader<'_> {
     fn section(&mut self, name: &Spanned<Cow<'_, str>>, value: &Spanned<DeValue<'_>>) -> Result<(), ConfigError> {
         let at = name.span().start;
         let section: &str = name.get_ref();
+        if section == rooms::SECTION {
+            return self.rooms(value);
+        }
         if !SECTIONS.iter().any(|(known, _)| *known == section) {
             return Err(self.wrong(at, section, unknown_section(section)));
         }
@@ -98,6 +101,15 @@ impl Reader<'_> {
         };
         for (name, value) in table {
             self.key(section, name, value)?;
+        }
+        Ok(())
+    }
+
+    fn rooms(&mut self, value: &Spanned<DeValue<'_>>) -> Result<(), ConfigError> {
+        let rules = rooms::read(value).map_err(|wrong| self.wrong(wrong.at, &wrong.key, wrong.why))?;
+        for (index, (at, rule)) in rules.into_iter().enumerate() {
+            self.places.push((rooms::path(index), self.place(at)));
+            self.settings.rooms.push(rule);
         }
         Ok(())
     }
@@ -158,7 +170,7 @@ fn one_line(text: &str) -> String {
 }
 
 fn unknown_section(section: &str) -> String {
-    let known: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+    let known: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).chain([rooms::SECTION]).collect();
     // A key above the first section header is the likelier slip.
     if let Some(spec) = KEYS.iter().find(|spec| spec.name == section) {
         return format!("belongs under [{}]", spec.section);

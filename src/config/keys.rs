@@ -222,6 +222,13 @@ pub(super) const KEYS: &[KeySpec] = &[
     },
     KeySpec {
         section: "limits",
+        name: "recipients_per_token",
+        meaning: "Recipients of a `send` that cost one more token: with 100, a `send` to a room of 250 sessions costs 3, never more than requests_burst. The room is counted as it was when its newest message, or the newest answer to a `join`, came to the sender's shard. 0: a `send` costs one, whoever gets it.",
+        cost: "large rooms are cheaper to write to.",
+        slot: |s| number(&mut s.limits.recipients_per_token, 0..=1_000_000),
+    },
+    KeySpec {
+        section: "limits",
         name: "rate_mode",
         meaning: "A request above the rate: \"wait\": stays unread until it may be made; \"reject\": is answered with 429 at once.",
         cost: "",
@@ -261,6 +268,13 @@ pub(super) const KEYS: &[KeySpec] = &[
         meaning: "Milliseconds that a `send` may wait for its place in the log; then 503.",
         cost: "senders wait longer for bad news.",
         slot: |s| number(&mut s.limits.log_ms, 100..=600_000),
+    },
+    KeySpec {
+        section: "limits",
+        name: "absence_ms",
+        meaning: "Milliseconds for which a room still counts a user whose last session there has ended without `leave`, so that who comes back in time neither leaves nor joins (`member`). 0: not at all.",
+        cost: "who is gone is shown for longer.",
+        slot: |s| number(&mut s.limits.absence_ms, 0..=60_000),
     },
     KeySpec {
         section: "limits",
@@ -314,7 +328,7 @@ pub(super) const KEYS: &[KeySpec] = &[
     KeySpec {
         section: "queues",
         name: "slow_reader",
-        meaning: "A reader over the soft mark: \"stall\": holds back the senders of its rooms, 50 ms in 10 s at most; \"close\": holds back nobody.",
+        meaning: "A reader over the soft mark: \"stall\": holds back the senders of its rooms, 50 ms in 10 s at most; \"close\": holds back nobody; \"drop_oldest\": holds back nobody, loses the oldest messages that wait for it and is told `gap` (never in an inbox: \"close\" there). Under [[rooms]] by room.",
         cost: "",
         slot: |s| Slot::Word(&mut s.queues.slow_reader),
     },
@@ -345,6 +359,13 @@ pub(super) const KEYS: &[KeySpec] = &[
         meaning: "Encoded messages that a shard holds at once, each counted once however many sessions wait for it.",
         cost: "memory for each message that any session still waits for.",
         slot: |s| number(&mut s.queues.frames_max, 1_024..=SLOTS),
+    },
+    KeySpec {
+        section: "queues",
+        name: "shard_bytes_max",
+        meaning: "Bytes of encoded messages that a shard holds at once, waiting or in flight, each counted once however many sessions wait for it. Above it the sessions with the most bytes waiting are ended (429 slow_consumer). At least hard_mark_bytes.",
+        cost: "memory that slow readers can hold.",
+        slot: |s| number(&mut s.queues.shard_bytes_max, HARD_MARK_MIN..=1 << 40),
     },
     KeySpec {
         section: "queues",

@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod keys;
 mod print;
+mod rooms;
 mod slot;
 mod validate;
 
@@ -21,6 +22,7 @@ pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
 pub use error::{ConfigError, Place};
 pub use file::{Flags, LoadError, load, nearest, parse};
 pub use print::print;
+pub use rooms::RoomRule;
 pub use slot::parse_address;
 
 /// The port when nothing is configured.
@@ -36,6 +38,8 @@ pub struct Settings {
     pub queues: Queues,
     pub ring: Ring,
     pub log: Log,
+    /// `[[rooms]]`: rooms that differ from the rest; the first whose pattern matches counts.
+    pub rooms: Vec<RoomRule>,
 }
 
 /// `[server]`: where it listens and on which CPUs it runs.
@@ -83,13 +87,15 @@ pub enum AuthMode {
     Jwt,
 }
 
-/// What a reader that falls behind costs the senders of its rooms.
+/// What becomes of a reader that falls behind, and of the senders of its rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowReader {
     /// A short, bounded wait; then it is on its own.
     Stall,
     /// Nothing: it is on its own at once.
     Close,
+    /// Nothing: it loses the oldest messages that wait for it, and is told so.
+    DropOldest,
 }
 
 /// What happens to a request above its user's rate.
@@ -111,12 +117,16 @@ pub struct Limits {
     pub sessions_per_user: usize,
     pub requests_per_s: u32,
     pub requests_burst: u32,
+    /// Recipients of a `send` that cost one more token; 0: a `send` costs one, whoever gets it.
+    pub recipients_per_token: u32,
     pub rate_mode: RateMode,
     pub handshake_ms: u64,
     pub frame_ms: u64,
     pub heartbeat_ms: u64,
     pub join_ms: u64,
     pub log_ms: u64,
+    /// How long a room still counts a user whose last session has ended.
+    pub absence_ms: u64,
     pub drain_ms: u64,
 }
 
@@ -139,6 +149,8 @@ pub struct Queues {
     pub gather_buffers: usize,
     pub out_chunks_max: usize,
     pub frames_max: usize,
+    /// Bytes of those messages; above it the largest queues are ended.
+    pub shard_bytes_max: usize,
     pub leftover_bytes_max: usize,
     /// Envelopes of one queue between two shards, before it falls with their number: [`Queues::mesh_depth_for`].
     pub mesh_depth: usize,
@@ -220,12 +232,14 @@ impl Default for Limits {
             sessions_per_user: 16,
             requests_per_s: 50,
             requests_burst: 100,
+            recipients_per_token: 0,
             rate_mode: RateMode::Wait,
             handshake_ms: 5_000,
             frame_ms: 10_000,
             heartbeat_ms: 25_000,
             join_ms: 5_000,
             log_ms: 5_000,
+            absence_ms: 1_000,
             drain_ms: 30_000,
         }
     }
@@ -247,6 +261,7 @@ impl Default for Queues {
             gather_buffers: 512,
             out_chunks_max: 1024 * 1024,
             frames_max: 256 * 1024,
+            shard_bytes_max: 256 * 1024 * 1024,
             leftover_bytes_max: 32 * 1024 * 1024,
             mesh_depth: 4_096,
             sends_per_turn_interactive: 1_024,

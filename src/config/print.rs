@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use super::Settings;
 use super::keys::{KEYS, KeySpec, SECTIONS};
+use super::{Settings, rooms};
 
 const WIDTH: usize = 110;
 
@@ -26,6 +26,7 @@ pub fn print(settings: &Settings) -> String {
             let _ = writeln!(out, "{} = {}", spec.name, slot.print());
         }
     }
+    rooms::print(&settings.rooms, &mut out);
     out
 }
 
@@ -40,7 +41,7 @@ fn bounds(spec: &KeySpec, default: &str, allowed: Option<String>) -> String {
     text
 }
 
-fn comment(out: &mut String, text: &str) {
+pub(super) fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split(' ') {
         if line.len() + word.len() >= WIDTH {
@@ -59,7 +60,8 @@ fn comment(out: &mut String, text: &str) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::{Flags, parse};
+    use crate::config::{Flags, RoomRule, SlowReader, parse};
+    use crate::ids::RoomPattern;
 
     fn unusual() -> Settings {
         let mut settings = Settings::default();
@@ -74,6 +76,8 @@ mod tests {
         settings.queues.soft_mark_bytes = 4_096;
         settings.ring.buffers = 64;
         settings.log.level = log::LevelFilter::Trace;
+        let rule = |pattern, slow_reader| RoomRule { pattern: RoomPattern::parse(pattern).unwrap(), slow_reader };
+        settings.rooms = vec![rule("game:lobby", SlowReader::Stall), rule("game:*", SlowReader::DropOldest), rule("*", SlowReader::Close)];
         settings
     }
 

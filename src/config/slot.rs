@@ -143,7 +143,7 @@ fn read_texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
 }
 
 /// A value as an error shows it: cut, for it may be a whole table.
-fn shown(value: &DeValue<'_>) -> String {
+pub(super) fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
         DeValue::Integer(number) => number.to_string(),
@@ -153,12 +153,12 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-fn choices(word: &dyn Word) -> String {
+pub(super) fn choices(word: &dyn Word) -> String {
     let all: Vec<String> = word.choices().iter().map(|choice| quoted(choice)).collect();
     all.join(" or ")
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
@@ -224,13 +224,14 @@ impl Word for RateMode {
 
 impl Word for SlowReader {
     fn choices(&self) -> &'static [&'static str] {
-        &["stall", "close"]
+        &["stall", "close", "drop_oldest"]
     }
 
     fn get(&self) -> &'static str {
         match self {
             SlowReader::Stall => "stall",
             SlowReader::Close => "close",
+            SlowReader::DropOldest => "drop_oldest",
         }
     }
 
@@ -238,6 +239,7 @@ impl Word for SlowReader {
         *self = match word {
             "stall" => SlowReader::Stall,
             "close" => SlowReader::Close,
+            "drop_oldest" => SlowReader::DropOldest,
             _ => return false,
         };
         true

@@ -18,7 +18,8 @@ impl Settings {
         }
         self.check_server()?;
         self.check_auth()?;
-        self.check_queues()
+        self.check_queues()?;
+        self.check_rooms()
     }
 
     /// What is allowed and yet deserves a word in the log.
@@ -89,6 +90,10 @@ impl Settings {
             let why = format!("must be above soft_mark_bytes ({}), not {}", queues.soft_mark_bytes, queues.hard_mark_bytes);
             return Err(ConfigError::of_key("queues.hard_mark_bytes", why));
         }
+        if queues.shard_bytes_max < queues.hard_mark_bytes {
+            let why = format!("must be at least hard_mark_bytes ({}), not {}", queues.hard_mark_bytes, queues.shard_bytes_max);
+            return Err(ConfigError::of_key("queues.shard_bytes_max", why));
+        }
         if !self.ring.buffers.is_power_of_two() {
             let why = format!("must be a power of two, not {}", self.ring.buffers);
             return Err(ConfigError::of_key("ring.buffers", why));
@@ -145,6 +150,7 @@ mod tests {
     #[test]
     fn broken_relations_are_refused() {
         assert_eq!(blamed(|s| s.queues.soft_mark_bytes = s.queues.hard_mark_bytes), "queues.hard_mark_bytes");
+        assert_eq!(blamed(|s| s.queues.shard_bytes_max = s.queues.hard_mark_bytes - 1), "queues.shard_bytes_max");
         assert_eq!(blamed(|s| s.ring.buffers = 1_000), "ring.buffers");
         assert_eq!(blamed(|s| s.server.listen.clear()), "server.listen");
         assert_eq!(blamed(|s| s.server.listen = listen(&["127.0.0.1:5", "127.0.0.1:5"])), "server.listen");

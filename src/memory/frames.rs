@@ -31,7 +31,8 @@ const POISON: u8 = 0xDB;
 pub struct FrameId(pub u32);
 
 impl FrameId {
-    fn slot(self) -> u32 {
+    /// Its place in the store, which is another frame's once this one is released.
+    pub fn slot(self) -> u32 {
         self.0 & SLOT_MASK
     }
 
@@ -101,6 +102,7 @@ struct Entry {
     count: u32,
     /// Those of `count` that are out as a [`Loan`].
     loans: u32,
+    tag: u8,
     payload: Payload,
 }
 
@@ -131,6 +133,8 @@ impl GatherPool {
         self.used -= 1;
     }
 }
+
+const _: () = assert!(size_of::<Entry>() <= 56, "a place of the store");
 
 #[derive(Debug)]
 pub struct FrameStore {
@@ -187,6 +191,16 @@ impl FrameStore {
         if entry.count == 0 {
             self.vacate(frame);
         }
+    }
+
+    /// A mark of the holders' own, which says nothing to the store; zero until it is set.
+    #[inline]
+    pub fn tag(&self, frame: FrameId) -> u8 {
+        self.entry(frame).tag
+    }
+
+    pub fn set_tag(&mut self, frame: FrameId, tag: u8) {
+        self.entry_mut(frame).tag = tag;
     }
 
     #[inline]
@@ -252,6 +266,12 @@ impl FrameStore {
         Usage { frames: self.frames, gathers: self.gathers.used, bytes: self.bytes }
     }
 
+    /// Payload bytes held now.
+    #[inline]
+    pub fn bytes_held(&self) -> u64 {
+        self.bytes
+    }
+
     fn is_full(&self) -> bool {
         self.free == NONE && self.entries.is_full()
     }
@@ -278,13 +298,14 @@ impl FrameStore {
         self.bytes += len as u64;
         if self.free == NONE {
             let id = FrameId(self.entries.len());
-            self.entries.push(Entry { id, count: 1, loans: 0, payload });
+            self.entries.push(Entry { id, count: 1, loans: 0, tag: 0, payload });
             return id;
         }
         let entry = self.entries.at_mut(self.free);
         let Payload::Vacant { next } = entry.payload else { unreachable!("an entry of the free list holds a payload") };
         self.free = next;
         entry.count = 1;
+        entry.tag = 0;
         entry.payload = payload;
         entry.id
     }

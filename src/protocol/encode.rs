@@ -65,6 +65,10 @@ pub enum Outgoing<'a> {
     MemberOff {
         room: &'a str,
     },
+    Gap {
+        room: &'a str,
+        since: WirePosition,
+    },
     Ping,
     Pong {
         id: Option<RequestId>,
@@ -128,6 +132,12 @@ pub fn frame(object: &Outgoing<'_>, out: &mut BytesMut) {
     out[start..start + TCP_HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
+/// The room in a frame that [`frame`] made of an [`Outgoing::Message`].
+pub fn message_room(frame: &[u8]) -> Option<&str> {
+    let rest = frame.get(TCP_HEADER_BYTES..)?.strip_prefix(br#"{"type":"message","room":""#)?;
+    std::str::from_utf8(rest.split(|byte| *byte == b'"').next()?).ok()
+}
+
 /// An upper bound of the bytes that [`frame`] appends for an [`Outgoing::Message`], header included.
 pub fn message_bytes_max(room: &str, from: &str, body: &str) -> usize {
     MESSAGE_BYTES_BESIDES_MAX + room.len() + from.len() + body.len()
@@ -180,6 +190,9 @@ fn write(object: &Outgoing<'_>, to: &mut Writer<'_>) {
         }
         Outgoing::MemberOff { room } => {
             to.raw(r#"{"type":"member""#).name(r#","room":""#, room).name(r#","event":""#, "off");
+        }
+        Outgoing::Gap { room, since } => {
+            to.raw(r#"{"type":"gap""#).name(r#","room":""#, room).raw(r#","since":""#).position(since).raw("\"");
         }
         Outgoing::Joined { id, room, at, members, replay, recovered } => {
             to.raw(r#"{"type":"joined""#).id(id).name(r#","room":""#, room).at(Some(at));

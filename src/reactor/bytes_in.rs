@@ -285,6 +285,7 @@ impl<S> Core<S> {
             self.marks.push((key, false));
             self.settle();
         }
+        self.crowd.forget(key);
     }
 
     /// A time has come that a request waited for: its token, or its deadline.

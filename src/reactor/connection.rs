@@ -79,6 +79,8 @@ pub(super) struct Connection<S> {
     pub(super) rearm: bool,
     /// The rules were told that its queue is over the soft mark.
     pub(super) slow: bool,
+    /// Something in its queue may be dropped.
+    pub(super) droppable: bool,
     /// Waits for buffers to come back.
     pub(super) starved: bool,
     /// The client has closed its side.
@@ -126,6 +128,7 @@ impl<S> Connection<S> {
             bulk: false,
             rearm: false,
             slow: false,
+            droppable: false,
             starved: false,
             eof: false,
             pinged: false,

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::connection::{Connection, Phase, Waits};
 use super::counters::{Counters, Ended, Shared};
+use super::crowd::Crowd;
 use super::overload::Sheds;
 use super::verdict::{Asked, TokenLogin};
 use super::{Control, Parts, Report};
@@ -79,6 +80,7 @@ pub(super) struct Core<S> {
     pub(super) ended: Vec<Key>,
     /// Sessions whose queue has grown over the soft mark (true), or gone down again, and the rules do not know yet.
     pub(super) marks: Vec<(Key, bool)>,
+    pub(super) crowd: Crowd,
     /// Sends to make, by class. An entry whose connection is no longer `dirty` is stale.
     pub(super) interactive: VecDeque<Key>,
     pub(super) bulk: VecDeque<Key>,
@@ -104,6 +106,7 @@ impl<S> Core<S> {
         let settings = parts.settings;
         let queues = &settings.queues;
         let [a, b, c, d] = parts.rules.hash_seeds;
+        let crowd = Crowd::new(parts.rules.hash_seeds, queues.shard_bytes_max);
         let slots = settings.limits.connections_per_shard_max.saturating_add(SHED_PLACES).min(1 << Key::SLOT_BITS);
         Self {
             now,
@@ -131,6 +134,7 @@ impl<S> Core<S> {
             effects: Effects::default(),
             ended: Vec::new(),
             marks: Vec::new(),
+            crowd,
             interactive: VecDeque::new(),
             bulk: VecDeque::new(),
             rearm: VecDeque::new(),

@@ -89,6 +89,14 @@ counters! {
     gather_shared,
     deliveries,
     messages,
+    /// ephemeral messages that a session did not get because it did not read
+    dropped_ephemeral,
+    /// messages that a session did not get because it did not read, in rooms that drop their oldest
+    dropped_oldest,
+    /// gaps announced in their place
+    gaps,
+    /// sessions ended because the messages of the shard were over their budget
+    evicted,
     /// receives that ended for lack of buffers
     starved,
     receive_cancels,

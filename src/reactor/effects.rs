@@ -5,7 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::connection::{NO_PUBLIC_ID, Phase, Waits};
 use super::core::Core;
 use super::counters::Ended;
-use crate::chat::{Class, Effect};
+use super::crowd::UNDER_PRESSURE_FRAMES_MAX;
+use crate::chat::{Class, Effect, Worth};
 use crate::ids::{Key, SessionId};
 use crate::memory::frames::FrameId;
 use crate::mesh::Envelope;
@@ -13,8 +14,15 @@ use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
 
-/// Frames that may wait for one session while places for them are short.
-const UNDER_PRESSURE_FRAMES_MAX: u32 = 64;
+/// A frame on its way into queues.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item {
+    pub(super) frame: FrameId,
+    pub(super) len: u32,
+    /// The store's tag of the frame: what may become of it.
+    pub(super) tag: u8,
+    pub(super) class: Class,
+}
 
 /// The words of a session's end. `said` `None`: the client is gone, nothing is said.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +45,8 @@ impl Ending {
 impl<S> Core<S> {
     pub(super) fn carry_out(&mut self, effect: Effect, targets: &[SessionId]) {
         match effect {
-            Effect::Queue { session, payload } => self.queue_payload(session, payload),
-            Effect::Fanout { payload, targets: range, class } => self.fan_out(payload, &targets[range], class),
+            Effect::Queue { session, payload, worth } => self.queue_worth(session, payload, worth),
+            Effect::Fanout { payload, targets: range, class, worth } => self.fan_out(payload, &targets[range], class, worth),
             Effect::Post { to, envelope } => self.port.post(to, Envelope::Chat(envelope)),
             Effect::Append { token, entry } => self.log.append(self.now, token, &entry),
             Effect::Close { session, reason, message } => self.end(session, Ending::said(reason, message)),
@@ -62,74 +70,68 @@ impl<S> Core<S> {
 
     /// Queues a frame on one session.
     pub(super) fn queue_payload(&mut self, session: SessionId, payload: Bytes) {
+        self.queue_worth(session, payload, Worth::Kept);
+    }
+
+    fn queue_worth(&mut self, session: SessionId, payload: Bytes, worth: Worth) {
         let Ok(frame) = self.frames.insert(payload) else {
             return self.end(session, Ending::said(Reason::Overloaded, Some("this server's frame store is full")));
         };
-        let len = self.frames.len_of(frame);
-        if self.push(session, frame, len, Class::Interactive) {
-            return;
+        let item = Item { frame, len: self.frames.len_of(frame), tag: self.tag(frame, worth), class: Class::Interactive };
+        if !self.push(session, item) {
+            self.frames.release(frame);
         }
-        self.frames.release(frame);
+        self.hold_to_budget();
     }
 
     /// Queues one frame on many sessions, whole: between the first and the last nothing else happens.
-    fn fan_out(&mut self, payload: Bytes, targets: &[SessionId], class: Class) {
+    fn fan_out(&mut self, payload: Bytes, targets: &[SessionId], class: Class, worth: Worth) {
         let Ok(frame) = self.frames.insert(payload) else {
             for session in targets {
                 self.end(*session, Ending::said(Reason::Overloaded, Some("this server's frame store is full")));
             }
             return;
         };
-        let len = self.frames.len_of(frame);
+        let item = Item { frame, len: self.frames.len_of(frame), tag: self.tag(frame, worth), class };
         let mut taken = 0;
         for session in targets {
-            taken += u32::from(self.push(*session, frame, len, class));
+            taken += u32::from(self.push(*session, item));
         }
         self.frames.retain(frame, taken);
         self.frames.release(frame);
+        self.hold_to_budget();
         self.counters.deliveries.add(u64::from(taken));
     }
 
     /// Appends a frame to a session's queue and makes the session one to send to; `false` when it does not take it. The count is the caller's.
-    fn push(&mut self, session: SessionId, frame: FrameId, len: u32, class: Class) -> bool {
-        let Some(connection) = self.connections.get_mut(session) else { return false };
+    fn push(&mut self, session: SessionId, item: Item) -> bool {
+        let Some(connection) = self.connections.get(session) else { return false };
         if connection.phase != Phase::Open {
             return false;
         }
-        if connection.queued_bytes as usize + len as usize > self.settings.queues.hard_mark_bytes {
-            self.end(session, Ending::said(Reason::SlowConsumer, None));
-            return false;
-        }
-        if connection.queue.len() >= UNDER_PRESSURE_FRAMES_MAX && self.is_pressed() {
-            self.end(session, Ending::said(Reason::SlowConsumer, Some("this server is short of places for messages")));
+        let crowded = connection.queued_bytes as usize + item.len as usize > self.settings.queues.soft_mark_bytes / 2;
+        if (crowded || connection.queue.len() >= UNDER_PRESSURE_FRAMES_MAX) && !self.takes(session, item) {
             return false;
         }
         let connection = self.connections.get_mut(session).expect("found above");
         let first = connection.queue.is_empty();
-        if self.queues.push(&mut connection.queue, frame).is_err() {
+        if self.queues.push(&mut connection.queue, item.frame).is_err() {
             self.end(session, Ending::said(Reason::Overloaded, Some("this server's send queues are full")));
             return false;
         }
-        connection.queued_bytes += len;
+        connection.queued_bytes += item.len;
+        connection.droppable |= item.is_droppable();
         if !connection.slow && connection.queued_bytes as usize > self.settings.queues.soft_mark_bytes {
             connection.slow = true;
             self.marks.push((session, true));
         }
         if connection.sending {
             // The next send is bulk if all it carries is.
-            connection.bulk = class == Class::Bulk && (first || connection.bulk);
+            connection.bulk = item.class == Class::Bulk && (first || connection.bulk);
         } else {
-            self.mark_dirty(session, class);
+            self.mark_dirty(session, item.class);
         }
         true
-    }
-
-    /// The places for frames or for queues are nearly used up. A full store would end whoever comes next; so before it is full those go who have
-    /// much of it, a few readers that do not read and ask for small answers.
-    fn is_pressed(&self) -> bool {
-        let nearly = |used: u32, most: usize| used as usize >= most / 4 * 3;
-        let queues = &self.settings.queues;
-        nearly(self.frames.usage().frames, queues.frames_max) || nearly(self.queues.used(), queues.out_chunks_max)
     }
 
     /// The session has something to send. An interactive frame pulls a session out of the bulk list.
@@ -169,6 +171,7 @@ impl<S> Core<S> {
         if !planted(Mutation::KeepQuestion) {
             self.asked.remove(&key);
         }
+        self.crowd.forget(key);
         self.forget_unread(key);
         if let Ended::Said(reason) = ending.ended {
             if reason == Reason::SlowConsumer {

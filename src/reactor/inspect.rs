@@ -42,6 +42,10 @@ pub struct Inspection {
     pub connections: BTreeMap<State, usize>,
     pub queued_bytes_max: usize,
     pub queued_bytes: u64,
+    /// Bytes of frames that are in flight, or wait for connections that are ending: what a budget of queues can't take back.
+    pub leaving_bytes: u64,
+    /// Sessions whose queue was gone through because they do not read.
+    pub crowded: usize,
     /// Bytes of frames and of incomplete or blocked input.
     pub frames: Usage,
     pub queue_chunks: u32,
@@ -72,6 +76,7 @@ impl<I: Io> Reactor<I> {
         let mut inspection = Inspection {
             frames: core.frames.usage(),
             queue_chunks: core.queues.used(),
+            crowded: core.crowd.len(),
             unread_bytes: core.unread_bytes,
             chat: core.chat.usage(),
             counts: core.chat.counts(),
@@ -84,6 +89,7 @@ impl<I: Io> Reactor<I> {
             inbound: core.port.has_inbound(),
             ..Inspection::default()
         };
+        let mut frames = Vec::new();
         for slot in 0..core.connections.slots() {
             let Some(key) = core.connections.key_at(slot) else { continue };
             let Some(connection) = core.connections.get(key) else { continue };
@@ -95,6 +101,15 @@ impl<I: Io> Reactor<I> {
             }
             *inspection.connections.entry(connection.state()).or_default() += 1;
             inspection.queued_bytes += u64::from(connection.queued_bytes);
+            let mut waiting = 0;
+            core.queues.peek_while(&connection.queue, &mut frames, |frame| {
+                waiting += core.frames.len_of(frame);
+                true
+            });
+            frames.clear();
+            let in_flight = connection.queued_bytes - waiting + connection.send_start;
+            let ending = if connection.phase == Phase::Open { 0 } else { waiting };
+            inspection.leaving_bytes += u64::from(ending + if connection.sending { in_flight } else { 0 });
             inspection.queued_bytes_max = inspection.queued_bytes_max.max(connection.queued_bytes as usize);
         }
         inspection

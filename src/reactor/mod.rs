@@ -11,6 +11,7 @@ mod close;
 mod connection;
 mod core;
 pub mod counters;
+mod crowd;
 mod deadline;
 pub mod drive;
 mod effects;

@@ -156,6 +156,7 @@ impl<I: Io> Reactor<I> {
             self.core.chat.handle_tick(self.core.now, &mut self.core.effects);
             self.core.settle();
         }
+        self.core.watch_budget();
         self.core.publish_counts();
     }
 

@@ -176,7 +176,7 @@ impl Cluster {
         let mut closed = Vec::new();
         for effect in out.list.drain(..) {
             match effect {
-                Effect::Queue { session, payload } => self.tell((from, session), &payload),
+                Effect::Queue { session, payload, .. } => self.tell((from, session), &payload),
                 Effect::Fanout { payload, targets, .. } => {
                     for session in &out.targets[targets] {
                         self.tell((from, *session), &payload);

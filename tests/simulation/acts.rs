@@ -214,7 +214,8 @@ impl Session {
     fn read_page(&mut self, stage: &mut Stage<'_>, room: String) -> Vec<u8> {
         let known = self.stands.get(&room).copied();
         let back = stage.random.size(0, 30);
-        let place = stage.truth.place_back(&room, back);
+        let gap = self.gapped.get(&room).copied();
+        let place = gap.or_else(|| stage.truth.place_back(&room, back));
         let (range, side) = match (stage.random.below(10), place) {
             (0, _) => (Range::BeforeElsewhere, format!(r#","before":"{}""#, position(Stand::Elsewhere))),
             // All that is retained is behind an earlier life of the log.

@@ -1,6 +1,9 @@
 //! What a seed chooses: shards, limits, fault rates, how many clients and how they behave.
 
-use ringroom::config::{RateMode, Settings, SlowReader};
+use std::collections::BTreeSet;
+
+use ringroom::config::{RateMode, RoomRule, Settings, SlowReader};
+use ringroom::ids::RoomPattern;
 use ringroom::ring::fake::{Fault, Random, Rates};
 
 /// One run.
@@ -33,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) window: usize,
     /// Some limit is far below its default, so that sessions may be ended for it.
     pub(crate) tight: bool,
+    /// Rooms that drop the oldest messages of a reader that falls behind.
+    pub(crate) dropping: BTreeSet<String>,
     /// How the run ends for the server.
     pub(crate) drains_under_load: bool,
     /// Completions that the load is kept up for.
@@ -103,7 +108,9 @@ impl Plan {
             rates.set(Fault::ReceiveReset, 0);
             rates.set(Fault::SendBroken, 0);
         }
-        let (settings, tight) = settings(&mut random, shards);
+        let (mut settings, tight) = settings(&mut random, shards);
+        let rooms = random.between(1, 8);
+        let dropping = slow_readers(&mut random, &mut settings, rooms);
         Plan {
             seed,
             shards,
@@ -122,7 +129,8 @@ impl Plan {
             appends_max: *random.pick(&[8, 256, 4_096]),
             clients: random.size(30, 150),
             users: random.between(4, 60),
-            rooms: random.between(1, 8),
+            rooms,
+            dropping,
             manners: manners(&mut random),
             pause_ns: *random.pick(&[2_000_000, 50_000_000, 500_000_000, 2_000_000_000]),
             window: *random.pick(&[300, 4_000, 60_000, 400_000]),
@@ -179,7 +187,14 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     settings.limits.requests_per_s = per_s;
     settings.limits.requests_burst = burst;
     settings.limits.rate_mode = *random.pick(&[RateMode::Wait, RateMode::Reject]);
+    if per_s > 1_000 && random.percent(40) {
+        settings.limits.recipients_per_token = *random.pick(&[1, 5]);
+        // Enough that what the load leaves behind is worked off in the calm.
+        settings.limits.requests_per_s = 20_000;
+        settings.limits.requests_burst = 500;
+    }
     settings.auth.verify_ms = *random.pick(&[300, 2_000]);
+    settings.limits.absence_ms = *random.pick(&[0, 1_000, 1_000, 10_000]);
     settings.queues.frames_max = 64 * 1024;
     settings.queues.out_chunks_max = 64 * 1024;
     settings.queues.gather_buffers = *random.pick(&[0, 1, 4, 64]);
@@ -193,8 +208,10 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     if random.percent(30) {
         tight = true;
         settings.queues.hard_mark_bytes = 160 * 1024;
-        settings.queues.soft_mark_bytes = *random.pick(&[1024, 4 * 1024, 40 * 1024]);
-        settings.queues.slow_reader = *random.pick(&[SlowReader::Stall, SlowReader::Close]);
+        settings.queues.soft_mark_bytes = 40 * 1024;
+        if random.percent(40) {
+            settings.queues.shard_bytes_max = 200 * 1024;
+        }
     }
     if random.percent(20) {
         tight = true;
@@ -223,6 +240,29 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
         settings.limits.rooms_per_session = *random.pick(&[1, 2]);
     }
     (settings, tight)
+}
+
+/// What becomes of slow readers, by room; gives the rooms that drop their oldest messages.
+fn slow_readers(random: &mut Random, settings: &mut Settings, rooms: u64) -> BTreeSet<String> {
+    const POLICIES: [SlowReader; 3] = [SlowReader::Stall, SlowReader::Close, SlowReader::DropOldest];
+    settings.queues.slow_reader = *random.pick(&POLICIES);
+    if random.percent(50) {
+        settings.queues.soft_mark_bytes = *random.pick(&[1_024, 5_000, 20_000]);
+    }
+    let mut dropping = BTreeSet::new();
+    for room in 0..rooms {
+        let name = format!("r{room}");
+        let mut slow_reader = settings.queues.slow_reader;
+        if random.percent(50) {
+            slow_reader = *random.pick(&POLICIES);
+            let pattern = RoomPattern::parse(&name).expect("a good name");
+            settings.rooms.push(RoomRule { pattern, slow_reader });
+        }
+        if slow_reader == SlowReader::DropOldest {
+            dropping.insert(name);
+        }
+    }
+    dropping
 }
 
 fn log_faults(random: &mut Random) -> LogFaults {

@@ -46,13 +46,19 @@ struct Shard {
     reactor: Option<Reactor<FakeIo>>,
     control: Sender<Control>,
     seen: Inspection,
+    /// The most bytes that were in flight or leaving at one time.
+    leaving_bytes_max: u64,
 }
+
+/// One frame more than the budget is what ends somebody.
+const FRAME_BYTES: u64 = 64 * 1024 + 4;
 
 pub(crate) struct Server {
     shards: Vec<Shard>,
     reports: Receiver<Report>,
     drained: Cell<usize>,
     hard_mark_bytes: usize,
+    shard_bytes_max: u64,
     pub(crate) log_faults: Faults,
     pub(crate) verifier_faults: SharedVerifierFaults,
     pub(crate) ledger: Ledger,
@@ -63,8 +69,8 @@ fn connections(seen: &Inspection) -> usize {
 }
 
 fn waiting(seen: &Inspection) -> u64 {
-    let lists = seen.chat.appends + seen.chat.deferred + seen.blocked + seen.outboxes + seen.unread_bytes;
-    lists as u64 + seen.chat.unanswered + seen.queued_bytes
+    let lists = seen.chat.appends + seen.chat.deferred + seen.chat.absences + seen.blocked + seen.outboxes + seen.unread_bytes;
+    lists as u64 + seen.chat.unanswered + seen.queued_bytes + seen.crowded as u64
 }
 
 fn rules(plan: &Plan, shard: ShardId) -> Rules {
@@ -116,13 +122,14 @@ impl Server {
             };
             let reactor = Reactor::new(parts, kernel.io(id));
             let seen = reactor.inspect();
-            shards.push(Shard { reactor: Some(reactor), control, seen });
+            shards.push(Shard { reactor: Some(reactor), control, seen, leaving_bytes_max: 0 });
         }
         Self {
             shards,
             reports,
             drained: Cell::new(0),
             hard_mark_bytes: settings.queues.hard_mark_bytes,
+            shard_bytes_max: settings.queues.shard_bytes_max as u64,
             log_faults,
             verifier_faults,
             ledger,
@@ -143,6 +150,7 @@ impl Server {
             Next::Finished => Stepped::Finished,
         };
         place.seen = reactor.inspect();
+        place.leaving_bytes_max = place.leaving_bytes_max.max(place.seen.leaving_bytes);
         if stepped == Stepped::Finished {
             place.reactor = None;
         }
@@ -186,6 +194,11 @@ impl Server {
         }
         if seen.buckets_over > 0 {
             return Err(format!("{} users have more tokens than their burst", seen.buckets_over));
+        }
+        // Above the budget the largest queues end; what is in flight or leaving then can't be taken back, and an eighth more may come meanwhile.
+        let most = self.shard_bytes_max + self.shard_bytes_max / 8 + self.shards[shard.index()].leaving_bytes_max + FRAME_BYTES;
+        if seen.frames.bytes > most {
+            return Err(format!("{} bytes of messages are held, {most} may be: {seen:?}", seen.frames.bytes));
         }
         let held: usize = self.shards.iter().map(|s| connections(&s.seen)).sum();
         let in_transit = self.in_transit()?;

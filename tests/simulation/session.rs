@@ -9,7 +9,7 @@ use ringroom::ring::fake::{ConnectionId, End};
 use super::memory::Memory;
 use super::replays::{Page, Question, Said, Stand, Wish};
 use super::tokens::{Deed, Shown};
-use super::truth::{Membership, MessageId, SessionNumber, Truth};
+use super::truth::{Gap, Membership, MessageId, SessionNumber, Truth};
 use super::wire::{Cutter, EPOCH, Line, Object, Place};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub(crate) struct Session {
     pub(crate) ephemeral_seen: BTreeSet<MessageId>,
     /// Per room, its inbox among them: all that was there up to here, from where it began, has been read.
     pub(crate) stands: BTreeMap<String, Place>,
+    /// Rooms in which it was told a gap and has not looked for the rest: it stands where the gap began.
+    pub(crate) gapped: BTreeMap<String, Place>,
     /// Where its inbox stood when it said so in its `hello`.
     pub(crate) inbox: Option<Stand>,
     /// Messages with a key that it does not know to be sent.
@@ -123,6 +125,8 @@ pub(crate) struct Context<'a> {
     /// The log's deadline.
     pub(crate) log_ms: u64,
     pub(crate) draining: bool,
+    /// Rooms that drop the oldest messages of slow readers.
+    pub(crate) dropping: &'a BTreeSet<String>,
     /// Refusals for want of room are to be expected.
     pub(crate) tight: bool,
     /// Even who reads all at once may fall behind.
@@ -158,6 +162,7 @@ impl Session {
             sent: BTreeSet::new(),
             ephemeral_seen: BTreeSet::new(),
             stands,
+            gapped: BTreeMap::new(),
             inbox: None,
             unsent,
             shown: Shown::default(),
@@ -238,6 +243,7 @@ impl Session {
             "presence" => self.presence(object),
             "history" => self.page(object, context),
             "member" => self.member(object),
+            "gap" => self.gap(object, context),
             "ping" => Ok(()),
             "pong" => self.answer(object, "pong", |asked| matches!(asked, Asked::Ping)),
             "error" => self.error(object, context),
@@ -267,7 +273,15 @@ impl Session {
     fn enter(&mut self, room: String, since: Place, presence: bool, context: &mut Context<'_>) {
         let membership = context.truth.memberships.len();
         let (session, joined_step) = (self.number, context.step);
-        context.truth.memberships.push(Membership { session, room: room.clone(), since, joined_step, seen: Vec::new(), stayed: false });
+        context.truth.memberships.push(Membership {
+            session,
+            room: room.clone(),
+            since,
+            joined_step,
+            seen: Vec::new(),
+            gaps: Vec::new(),
+            stayed: false,
+        });
         self.inside.insert(room, Inside { membership, presence, users: BTreeMap::new(), replay: None });
     }
 
@@ -283,7 +297,7 @@ impl Session {
             // Everything behind the position follows, whatever the room says of itself.
             (Wish::Since(Stand::At(place), _), Some(true)) => {
                 let membership = &mut context.truth.memberships[inside.membership];
-                if membership.seen.is_empty() {
+                if membership.seen.is_empty() && membership.gaps.is_empty() {
                     membership.since = membership.since.max(place);
                 }
                 if said.replay == 0 {
@@ -333,6 +347,7 @@ impl Session {
         } else {
             self.enter(room.to_owned(), since, presence, context);
         }
+        self.gapped.remove(room);
         self.follow(room, wish, Said { at: since, replay, recovered: object.recovered }, context)
     }
 
@@ -440,7 +455,31 @@ impl Session {
         context.truth.place(id, at)
     }
 
+    fn gap(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
+        let room = object.room.ok_or("a gap without room")?;
+        let since = position(object.since)?;
+        if !context.dropping.contains(room) {
+            return Err("a gap in a room that drops nothing".into());
+        }
+        let Some(inside) = self.inside.get(room).filter(|inside| inside.replay.is_none()) else {
+            return Err("a gap in a room that the session is not in, or inside a replay".into());
+        };
+        let membership = &mut context.truth.memberships[inside.membership];
+        let behind = membership.seen.last().map_or(membership.since, |(at, _)| *at);
+        if since < behind || membership.gaps.last().is_some_and(|gap| gap.since >= since) {
+            return Err(format!("a gap since {since:?} where {behind:?} was read, behind {:?}", membership.gaps.last()));
+        }
+        membership.gaps.push(Gap { behind, since });
+        context.truth.gaps += 1;
+        let stand = *self.gapped.entry(room.to_owned()).or_insert(since);
+        self.stands.insert(room.to_owned(), stand);
+        Ok(())
+    }
+
     fn stand_at(&mut self, room: &str, at: Place) {
+        if self.gapped.contains_key(room) {
+            return;
+        }
         let stand = self.stands.entry(room.to_owned()).or_insert(at);
         *stand = at.max(*stand);
     }

@@ -50,8 +50,17 @@ pub(crate) struct Membership {
     pub(crate) since: Place,
     pub(crate) joined_step: u64,
     pub(crate) seen: Vec<(Place, MessageId)>,
+    /// What the session was told that it may have missed, in the order told.
+    pub(crate) gaps: Vec<Gap>,
     /// Until the quiet end: nothing may be missing there.
     pub(crate) stayed: bool,
+}
+
+/// "Messages behind `since` may be missing", told when `behind` was the newest position read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) behind: Place,
+    pub(crate) since: Place,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +75,7 @@ pub(crate) struct Truth {
     /// Keys handed out, by user and room.
     keys: BTreeMap<(String, String), u64>,
     pub(crate) memberships: Vec<Membership>,
+    pub(crate) gaps: u64,
     pub(super) replays: Vec<Replay>,
     pub(crate) pages: Vec<Page>,
     pub(crate) retained: Retained,
@@ -197,7 +207,7 @@ impl Truth {
 
     /// What was seen is a run of the room's order without a hole, from where it had to begin to where it had to end.
     fn judge_membership(&self, membership: &Membership) -> Result<(), String> {
-        let Membership { session, room, since, joined_step, seen, stayed } = membership;
+        let Membership { session, room, since, joined_step, seen, gaps, stayed } = membership;
         let certain = |id: MessageId| self.messages[id as usize].is_certain_for(*session);
         let seen: Vec<_> = seen.iter().filter(|(_, id)| certain(*id)).collect();
         let empty = BTreeMap::new();
@@ -210,43 +220,38 @@ impl Truth {
         } else {
             due.iter().position(|(_, id)| self.messages[*id as usize].written_step > *joined_step).unwrap_or(due.len())
         };
-        let from = match seen.first() {
-            Some(first) => due.iter().position(|entry| entry == *first).unwrap_or(due.len()),
-            None if *stayed => must_from,
-            None => return Ok(()),
-        };
-        if from > must_from {
-            let missing = due.get(must_from);
-            return Err(format!("session {session} in {room} (joined at {since:?}) did not get {missing:?}, the first after its join"));
-        }
-        let rest = &due[from..];
-        if let Some(hole) = rest.iter().zip(&seen).find(|(due, seen)| due != *seen) {
-            let missed = hole.0;
-            let readers: Vec<_> = self.memberships.iter().filter(|m| m.seen.contains(missed)).map(|m| m.session).collect();
-            let message = &self.messages[missed.1 as usize];
-            let memberships: Vec<_> = self
-                .memberships
-                .iter()
-                .filter(|m| m.session == *session && m.room == *room)
-                .map(|m| (m.since, m.joined_step, m.seen.len()))
-                .collect();
-            return Err(format!(
-                "session {session} in {room} got {:?} where {missed:?} was due; that is {message:?}, read by {readers:?}; memberships {memberships:?}",
-                hole.1
-            ));
-        }
-        if seen.len() > rest.len() {
-            return Err(format!("session {session} in {room} got {:?}, which is not in the room's order", seen.last()));
-        }
-        if *stayed && seen.len() < rest.len() {
-            let missed = &rest[seen.len()];
-            let readers: Vec<_> = self.memberships.iter().filter(|m| m.seen.contains(missed)).map(|m| m.session).collect();
-            let message = &self.messages[missed.1 as usize];
-            return Err(format!(
-                "session {session} stayed in {room} and never got {missed:?}, {message:?}, read by {readers:?}; joined at {since:?}, step {joined_step}, saw {seen:?}"
-            ));
+        let end = Place { ms: u64::MAX, n: u64::MAX };
+        let mut next = must_from;
+        let last = stayed.then_some(end);
+        for (read, place) in seen.iter().map(|(at, _)| *at).chain(last).enumerate() {
+            let found = due.iter().position(|(at, _)| *at == place).unwrap_or(due.len());
+            if place != end && found == due.len() {
+                return Err(format!("session {session} in {room} got {place:?} although it was not due"));
+            }
+            // Before what had to be there, the first message may be seen or not.
+            if read > 0 && found < next {
+                return Err(format!("session {session} in {room} got {place:?} again, or behind a later one"));
+            }
+            let behind = if read == 0 { *since } else { seen[read - 1].0 };
+            for missing in due.iter().take(found).skip(next) {
+                if !gaps.iter().any(|gap| gap.behind >= behind && gap.behind < place && gap.since < missing.0) {
+                    return Err(self.loss(membership, missing));
+                }
+            }
+            next = found + 1;
         }
         Ok(())
+    }
+
+    fn loss(&self, membership: &Membership, missing: &(Place, MessageId)) -> String {
+        let Membership { session, room, since, joined_step, gaps, .. } = membership;
+        let readers: Vec<_> = self.memberships.iter().filter(|m| m.seen.contains(missing)).map(|m| m.session).collect();
+        let message = &self.messages[missing.1 as usize];
+        let mine = self.memberships.iter().filter(|m| m.session == *session && m.room == *room);
+        let mine: Vec<_> = mine.map(|m| (m.since, m.joined_step, m.seen.len())).collect();
+        format!(
+            "session {session} in {room} did not get {missing:?}; that is {message:?}, read by {readers:?}; joined at {since:?}, step {joined_step}, told {gaps:?}, memberships {mine:?}"
+        )
     }
 
     fn is_due(&self, id: MessageId, reader: SessionNumber) -> bool {
@@ -292,7 +297,7 @@ pub(super) mod tests {
     fn truth(seen: &[u64], stayed: bool) -> Truth {
         let mut truth = truth_of_five();
         let seen = seen.iter().map(|id| (at(id + 1), *id)).collect();
-        truth.memberships.push(Membership { session: 1, room: "r".into(), since: at(1), joined_step: 0, seen, stayed });
+        truth.memberships.push(Membership { session: 1, room: "r".into(), since: at(1), joined_step: 0, seen, gaps: Vec::new(), stayed });
         truth
     }
 
@@ -309,6 +314,22 @@ pub(super) mod tests {
         assert!(truth(&[1, 2, 3], true).judge().is_err());
         assert!(truth(&[], true).judge().is_err());
         assert!(truth(&[1, 3], false).judge().is_err());
+    }
+
+    #[test]
+    fn a_gap_excuses_what_is_behind_it_and_nothing_else() {
+        let told = |seen: &[u64], stayed, behind: u64, since: u64| {
+            let mut truth = truth(seen, stayed);
+            truth.memberships[0].gaps.push(Gap { behind: at(behind), since: at(since) });
+            truth.judge()
+        };
+        assert_eq!(told(&[1, 4], true, 2, 2), Ok(()), "two are missing, as it was told");
+        assert_eq!(told(&[1, 2], true, 3, 3), Ok(()), "the last two");
+        assert_eq!(told(&[3, 4], true, 1, 1), Ok(()), "the first two");
+        assert!(told(&[1, 4], true, 2, 3).is_err(), "the first of the two was not spoken of");
+        assert!(told(&[1, 4], true, 5, 5).is_err(), "told too late");
+        assert!(told(&[1, 3], true, 2, 2).is_err(), "the last one is missing too");
+        assert!(told(&[1, 4, 2], true, 2, 2).is_err(), "what was dropped does not come later");
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(crate) struct Report {
     pub(crate) messages: usize,
     pub(crate) sessions: usize,
     pub(crate) deliveries: u64,
+    pub(crate) gaps: u64,
     pub(crate) table: Table,
     pub(crate) ends: Ends,
 }
@@ -153,6 +154,7 @@ impl World {
             messages: self.truth.messages.len(),
             sessions: self.sessions.len(),
             deliveries: self.deliveries,
+            gaps: self.truth.gaps,
             table: self.kernel.table(),
             ends: self.ends,
         };
@@ -579,7 +581,8 @@ impl World {
             draining: self.era == Era::Drain,
             clock_steps: self.plan.wall_clock_steps,
             tokens: self.plan.verifier.is_some(),
-            rejects: self.plan.settings.limits.rate_mode == RateMode::Reject && self.plan.is_rated(),
+            rejects: self.plan.settings.limits.rate_mode == RateMode::Reject,
+            dropping: &self.plan.dropping,
             tight: self.plan.tight,
             narrow: self.plan.window < 60_000 || self.plan.frozen_shards || self.plan.pause_ns <= 2 * MS,
         };

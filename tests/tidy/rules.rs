@@ -27,8 +27,12 @@ pub(crate) const FLOORS: [&[&str]; 12] = [
 ];
 
 /// Modules that may name less than their floor allows: the generator must not share the server's mistakes, a client is built from words alone.
-pub(crate) const NARROW: [(&str, &[&str]); 2] =
-    [("load", &["limits", "ids", "stats", "chart", "sys", "memory", "ring", "results"]), ("client", &["limits", "ids"])];
+pub(crate) const NARROW: [(&str, &[&str]); 4] = [
+    ("results", &["stats", "chart"]),
+    ("compare", &["stats", "chart", "results"]),
+    ("load", &["limits", "ids", "stats", "chart", "sys", "memory", "ring", "results"]),
+    ("client", &["limits", "ids"]),
+];
 
 /// What stands at the root of the repository; names with a dot in front are tools' files.
 pub(crate) const TOP_LEVEL: [&str; 9] =
@@ -60,7 +64,7 @@ pub(crate) enum Tests {
 const ALL: &[&str] = &["src/", "tests/", "benches/"];
 const SRC: &[&str] = &["src/"];
 /// Programs talk to people.
-const PROGRAMS: &[&str] = &["src/main.rs", "src/serve/", "src/load/", "src/client/", "src/tune/", "src/token.rs"];
+const PROGRAMS: &[&str] = &["src/main.rs", "src/serve/", "src/load/", "src/client/", "src/tune/", "src/token.rs", "src/compare.rs"];
 /// Code that runs the same under a seed: no clock, no chance, no order that differs from run to run.
 const SEEDED: &[&str] = &["src/protocol/", "src/memory/", "src/chat/", "src/mesh/", "src/reactor/"];
 /// Maps of names that clients choose.
