@@ -199,7 +199,11 @@ impl World {
         let index = *self.random.pick(&targets);
         let (mut stage, session) = self.stage_and_session(index);
         let renews = stage.plan.verifier.is_some() && stage.random.percent(50);
-        let bytes = if renews { session.second_hello(&mut stage) } else { session.join(&mut stage) };
+        let mut bytes = if renews { session.second_hello(&mut stage) } else { session.join(&mut stage) };
+        if renews && !session.stop_talking && stage.random.percent(50) {
+            // It waits behind the verdict.
+            bytes.extend(session.send(&mut stage, 40_000));
+        }
         self.write(index, &bytes);
     }
 

@@ -227,7 +227,7 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     }
     if random.percent(15) {
         tight = true;
-        settings.queues.leftover_bytes_max = 128 * 1024;
+        settings.queues.leftover_bytes_max = *random.pick(&[32 * 1024, 128 * 1024]);
     }
     if random.percent(15) {
         tight = true;

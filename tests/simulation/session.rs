@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringroom::reactor::Doing;
 use ringroom::ring::fake::{ConnectionId, End};
 
 use super::memory::Memory;
@@ -184,6 +185,12 @@ impl Session {
     /// Messages of a replay are still to come, or were when it left.
     pub(crate) fn is_replaying(&self) -> bool {
         self.left_replaying || self.inside.values().any(|inside| inside.replay.is_some())
+    }
+
+    /// It has not read the answer to a join with a replay, and its shard has nothing left to take or to answer: both are on their way.
+    pub(crate) fn is_owed_a_replay(&self, doing: Doing) -> bool {
+        let asked = |asked: &Asked| matches!(asked, Asked::Join { wish: Wish::Newest(_) | Wish::Since(..), .. });
+        !doing.is_something() && self.hellos > 0 && self.asked.values().any(asked)
     }
 
     /// It is in no room any longer.

@@ -413,7 +413,7 @@ impl World {
         let ended = self.watched[shard.index()].look(&seen.doing, &seen.ended, |key| self.server.is_gone(shard, key));
         for Ended { key, reason, doing } in ended {
             let session = self.session_at(shard, key).map(|index| &self.sessions[index]);
-            let replaying = session.is_some_and(Session::is_replaying);
+            let replaying = session.is_some_and(|session| session.is_replaying() || session.is_owed_a_replay(doing));
             Busy::all_of(doing, replaying).for_each(|busy| self.ends.note(reason, busy));
         }
     }
