@@ -85,6 +85,11 @@ impl<T: Named> NamedSlab<T> {
         (0..self.slab.slots()).filter_map(|slot| self.slab.get(self.slab.key_at(slot)?))
     }
 
+    /// Slots so far; each may hold a value.
+    pub(super) fn slots(&self) -> u32 {
+        self.slab.slots()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }

@@ -257,6 +257,16 @@ impl FrameStore {
         Some(self.occupy(Payload::Gathered(buffer)))
     }
 
+    /// Copies bytes into a pooled buffer, which becomes a frame with a count of one (the caller's). `None` as for [`FrameStore::gather`].
+    pub fn insert_copy(&mut self, bytes: &[u8]) -> Option<FrameId> {
+        if self.is_full() || bytes.len() > SEND_BYTES_MAX {
+            return None;
+        }
+        let mut buffer = self.gathers.take()?;
+        buffer.extend_from_slice(bytes);
+        Some(self.occupy(Payload::Gathered(buffer)))
+    }
+
     /// Gives the memory of idle gather buffers back, all but `keep`: for a shard that has nothing to do. `true` when there was any.
     pub fn trim(&mut self, keep: usize) -> bool {
         let more = self.gathers.idle.len() > keep;
