@@ -97,6 +97,14 @@ counters! {
     gaps,
     /// sessions ended because the messages of the shard were over their budget
     evicted,
+    /// ephemeral messages that nobody got because the way to another shard was full
+    dropped_full,
+    /// times a slow reader held back the senders of its rooms
+    stalls,
+    /// requests that found too few tokens, each time they were offered
+    rate_limited,
+    /// users that came back before anybody was told that they had gone
+    returns,
     /// receives that ended for lack of buffers
     starved,
     receive_cancels,

@@ -337,6 +337,11 @@ impl<S> Core<S> {
     }
 
     fn publish_counts(&self) {
-        self.counters.messages.set(self.chat.counts().messages);
+        let counts = self.chat.counts();
+        self.counters.messages.set(counts.messages);
+        self.counters.dropped_full.set(counts.ephemeral_dropped);
+        self.counters.stalls.set(counts.stalls);
+        self.counters.rate_limited.set(counts.rate_limited);
+        self.counters.returns.set(counts.returns);
     }
 }
