@@ -157,6 +157,7 @@ impl<I: Io> Reactor<I> {
             self.core.settle();
         }
         self.core.watch_budget();
+        self.core.settle();
         self.core.publish_counts();
     }
 
