@@ -40,9 +40,11 @@ def arguments(text, **more):
     return chosen
 
 
-def build():
-    """Builds server and floor in release and gives their paths by name. Always both: alone, the server's libraries are built with other features."""
-    command = ["cargo", "build", "--release", "--locked", "--bin", "ringroom", "--bench", "floor", "--message-format=json-render-diagnostics"]
+def build(*benches):
+    """Builds server, floor and further benches in release and gives their paths by name. Always with the floor: alone, the server's libraries are
+    built with other features."""
+    wanted = [word for bench in ("floor", *benches) for word in ("--bench", bench)]
+    command = ["cargo", "build", "--release", "--locked", "--bin", "ringroom", *wanted, "--message-format=json-render-diagnostics"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     found = {}
     for line in done.stdout.splitlines():
@@ -59,22 +61,27 @@ def output(*command):
         return ""
 
 
-def header(config=True):
-    """Says where the figures below come from."""
+def origin(config=True):
+    """Where figures come from: machine, commit, command, build, config; a line each."""
     lines = open("/proc/cpuinfo").read().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     commit = output("git", "log", "-1", "--format=%h") or "unknown"
     dirty = " and changes" if output("git", "status", "--porcelain", "-uno") else ""
-    print(f"machine  {os.cpu_count()} x {model}, Linux {platform.release()}, load {os.getloadavg()[0]:.2f}")
-    print(f"commit   {commit}{dirty}")
-    print(f"command  {' '.join(['scripts/' + os.path.basename(sys.argv[0]), *sys.argv[1:]])}")
+    said = [f"machine  {os.cpu_count()} x {model}, Linux {platform.release()}, load {os.getloadavg()[0]:.2f}"]
+    said.append(f"commit   {commit}{dirty}")
+    said.append(f"command  {' '.join(['scripts/' + os.path.basename(sys.argv[0]), *sys.argv[1:]])}")
     profile = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("CARGO_PROFILE_RELEASE")]
     if profile:
-        print(f"build    {' '.join(profile)}")
+        said.append(f"build    {' '.join(profile)}")
     if config:
         keys = [line.strip() for line in open(CONFIG) if line.strip() and not line.startswith("#")]
-        print(f"config   {os.path.relpath(CONFIG, ROOT)}: {', '.join(keys)}")
-    print(flush=True)
+        said.append(f"config   {os.path.relpath(CONFIG, ROOT)}: {', '.join(keys)}")
+    return said
+
+
+def header(config=True):
+    """Says where the figures below come from."""
+    print("\n".join(origin(config)), end="\n\n", flush=True)
 
 
 def free_port():
@@ -181,7 +188,12 @@ def spread(values, digits=2, unit=""):
 
 def ratios(over, under):
     """Per run, so that what was slow for both sides of it cancels."""
-    return [a / b for a, b in zip(over, under)]
+    return [None if a is None or not b else a / b for a, b in zip(over, under)]
+
+
+def ms(ns):
+    """Milliseconds; a quantile that too few samples lie beyond stays none."""
+    return None if ns is None else ns / 1e6
 
 
 def scratch():

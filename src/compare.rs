@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::results::compare::{Comparison, Request, compare};
-use crate::results::side::Side;
+use crate::results::side::{Side, tell_apart};
 use crate::results::{Problem, merge, page, report, text};
 use crate::stats::SEED;
 
@@ -88,7 +88,8 @@ fn side_by_side(args: &Args, out: &mut dyn Write) -> Result<io::Result<()>, Prob
     if args.sides.len() < 2 {
         return Err(Problem::Usage("one directory alone: name at least two, A/ B/ (or --report DIR for one run)".into()));
     }
-    let sides = args.sides.iter().map(|path| Side::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut sides = args.sides.iter().map(|path| Side::read(path)).collect::<Result<Vec<_>, _>>()?;
+    tell_apart(&mut sides);
     let again = args.aa.as_deref().map(Side::read).transpose()?;
     let comparison = compare(Request { sides: &sides, again: again.as_ref(), seed: args.seed })?;
     if let Some(directory) = &args.out {

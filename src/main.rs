@@ -18,7 +18,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(serve::Args),
-    Load(load::Args),
+    Load(Box<load::Args>),
     Compare(compare::Args),
     Chat(client::chat::Args),
     Token(token::Args),
@@ -28,7 +28,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Serve(args) }) => serve::run(&args),
-        Ok(Cli { command: Command::Load(args) }) => load::run(args),
+        Ok(Cli { command: Command::Load(args) }) => load::run(*args),
         Ok(Cli { command: Command::Compare(args) }) => compare::run(&args),
         Ok(Cli { command: Command::Chat(args) }) => client::chat::run(&args),
         Ok(Cli { command: Command::Token(args) }) => token::run(&args),

@@ -49,6 +49,11 @@ fn every_stored_stream_is_cut_as_its_name_says() {
     });
 }
 
+#[test]
+fn every_stored_interval_log_comes_out_as_its_name_says() {
+    replay("hlog", 10, check::interval_log);
+}
+
 /// Too large to be stored.
 #[test]
 fn large_hostile_messages_agree_with_the_second_decoder() {

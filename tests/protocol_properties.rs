@@ -1,6 +1,7 @@
 //! Any bytes: the decoder never panics and is exactly as strict as `serde_json`; frames do not depend on the pieces.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[allow(dead_code, reason = "a part of the checks")]
 #[path = "fuzz/check.rs"]
 mod check;
 

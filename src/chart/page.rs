@@ -122,6 +122,7 @@ p{margin:6px 0;max-width:75ch;overflow-wrap:anywhere}
 .better,.worse,.plain{white-space:nowrap}
 .better,.ok{color:var(--good);font-weight:600}
 .worse,.faulty,.invalid,.missed{color:var(--bad);font-weight:600}
+.short{padding-left:20px;margin:12px 0}
 .notes{margin:12px 0;padding:8px 12px 8px 28px;background:var(--panel);border-left:4px solid var(--bad)}
 .tiles{list-style:none;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(200px,45%),1fr));gap:8px;padding:0;margin:16px 0}
 .tiles li{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:8px 10px}
@@ -163,10 +164,10 @@ th,td{padding:4px 10px 4px 0;border-bottom:1px solid var(--line);text-align:left
 thead th{color:var(--soft);font-weight:500;white-space:nowrap}
 tbody th{font-weight:500}
 .number{text-align:right;white-space:nowrap}
-.why{color:var(--soft);font-size:.84rem}
+.why{min-width:190px;color:var(--soft);font-size:.84rem}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(280px,1fr));gap:0 24px;margin:8px 0;font-size:.88rem}
 dl div{display:flex;gap:10px;justify-content:space-between;border-bottom:1px solid var(--line);padding:3px 0;min-width:0}
-dt{color:var(--soft);overflow-wrap:anywhere}
+dt{flex:0 0 auto;max-width:48%;color:var(--soft);overflow-wrap:anywhere}
 dd{margin:0;text-align:right;overflow-wrap:anywhere;min-width:0}
 pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:10px;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.84rem}
 summary{cursor:pointer;font-weight:600;margin:8px 0}

@@ -182,6 +182,7 @@ impl Dots {
 
     fn sized(&self, size: Size) -> Markup {
         let mut frame = Frame::new(size, 1.0);
+        frame.top = 10.0;
         let groups: usize = self.rows.iter().map(|row| row.groups.len()).sum();
         frame.height = frame.top + frame.below + GROUP_HEIGHT * pixels(groups) + 10.0 * pixels(self.rows.len());
         let mut svg = Markup::new();
@@ -236,13 +237,23 @@ fn mark(svg: &mut Markup, style: usize, x: f64, y: f64, title: &str) {
 
 /// The names of lines beside a sample of each.
 pub fn legend(entries: &[(usize, &str)]) -> Markup {
+    names(entries, |list, style| {
+        let class = format!("line s{}", style % STYLES);
+        list.empty("path", &[("class", &class), ("d", "M1 6H33")]);
+    })
+}
+
+/// The names of marks beside one of each.
+pub fn legend_of_marks(entries: &[(usize, &str)]) -> Markup {
+    names(entries, mark_only)
+}
+
+fn names(entries: &[(usize, &str)], sample: fn(&mut Markup, usize)) -> Markup {
     let mut list = Markup::new();
     list.open("ul", &[("class", "legend")]);
     for (style, name) in entries {
-        let class = format!("line s{}", style % STYLES);
         list.open("li", &[]).open("svg", &[("width", "34"), ("height", "12"), ("viewBox", "0 0 34 12"), ("aria-hidden", "true")]);
-        list.empty("path", &[("class", &class), ("d", "M1 6H33")]);
-        mark_only(&mut list, *style);
+        sample(&mut list, *style);
         list.close().text(name).close();
     }
     list.close();
@@ -283,7 +294,7 @@ impl Frame {
     fn new(size: Size, height: f64) -> Self {
         match size {
             Size::Wide => Self { size, width: 880.0, height: 350.0 * height, left: 78.0, top: 12.0, beside: 20.0, below: 46.0 },
-            Size::Narrow => Self { size, width: 360.0, height: 280.0 * height.max(0.8), left: 58.0, top: 10.0, beside: 12.0, below: 44.0 },
+            Size::Narrow => Self { size, width: 360.0, height: 280.0 * height.max(0.8), left: 56.0, top: 24.0, beside: 12.0, below: 44.0 },
         }
     }
 
@@ -326,9 +337,15 @@ fn draw_axes(svg: &mut Markup, frame: &Frame, x: &Axis, y: &Axis) {
         label(svg, "end", frame.left - 6.0, place + 4.0, &y.unit.label(tick));
     }
     draw_x(svg, frame, x);
-    let (across, up) = (13.0, frame.top.midpoint(frame.bottom()));
-    let turn = format!("rotate(-90 {} {})", n(across), n(up));
-    svg.leaf("text", &[("class", "axis middle"), ("x", &n(across)), ("y", &n(up)), ("transform", &turn)], &y.label);
+    match frame.size {
+        Size::Wide => {
+            let (across, up) = (13.0, frame.top.midpoint(frame.bottom()));
+            let turn = format!("rotate(-90 {} {})", n(across), n(up));
+            svg.leaf("text", &[("class", "axis middle"), ("x", &n(across)), ("y", &n(up)), ("transform", &turn)], &y.label);
+        }
+        // Beside the marks there is no room: the label lies above them.
+        Size::Narrow => label(svg, "axis", 4.0, 13.0, &y.label),
+    }
 }
 
 fn draw_x(svg: &mut Markup, frame: &Frame, x: &Axis) {

@@ -23,7 +23,8 @@ fn digits(value: f64) -> String {
 
 /// A share as a signed percentage.
 pub fn percent_signed(share: f64) -> String {
-    format!("{:+.1} %", share * 100.0)
+    let text = format!("{:+.1} %", share * 100.0);
+    if text == "+0.0 %" || text == "-0.0 %" { "0.0 %".into() } else { text }
 }
 
 /// A share as a percentage.
@@ -96,6 +97,7 @@ mod tests {
         );
         assert_eq!([count(0.0), count(1_234_567.4), count(-12_345.0), count(-0.2)], ["0", "1,234,567", "-12,345", "0"]);
         assert_eq!([short(1_250_000.0), short(20_000.0), short(950.0), short(2.5), short(0.0)], ["1.25M", "20k", "950", "2.5", "0"]);
+        assert_eq!([percent_signed(0.0512), percent_signed(-1e-9)], ["+5.1 %", "0.0 %"]);
         assert_eq!([percent_signed(-0.0512), percent(0.03), chance(0.00016), chance(0.03)], ["-5.1 %", "3.0 %", "0.00016", "0.030"]);
     }
 

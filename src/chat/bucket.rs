@@ -1,5 +1,6 @@
 //! A user's rate: a token bucket, filled by time, one token a request.
 
+use super::stall::low;
 use crate::config::RateMode;
 
 /// How fast a user's sessions together may ask.
@@ -27,8 +28,9 @@ impl RateRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bucket {
     level: u32,
-    /// When it had that level, milliseconds of the monotonic clock.
-    at_ms: u64,
+    /// When it had that level, the lower half of the monotonic clock's milliseconds: who comes back after seven weeks may find as much less in it as one
+    /// who comes back at once, and no less.
+    at_ms: u32,
 }
 
 const TOKEN: u32 = 1_000;
@@ -43,10 +45,11 @@ impl Bucket {
     /// monotonic clock.
     pub(super) fn look(&mut self, now_ms: u64, tokens: u32, rules: &RateRules) -> Result<(), u64> {
         let full = u64::from(rules.burst) * u64::from(TOKEN);
-        let filled = now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(rules.requests_per_s));
+        let passed_ms = low(now_ms).wrapping_sub(self.at_ms);
+        let filled = u64::from(passed_ms) * u64::from(rules.requests_per_s);
         let level = u64::from(self.level).saturating_add(filled).min(full);
         self.level = u32::try_from(level).expect("a full bucket fits");
-        self.at_ms = now_ms;
+        self.at_ms = low(now_ms);
         let wanted = tokens * TOKEN;
         if self.level >= wanted {
             return Ok(());

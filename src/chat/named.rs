@@ -1,14 +1,33 @@
 //! Values with a name: a slab for the values, a table of slots beside it, keyed by a secret hash.
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::ids::Key;
 use crate::memory::slab::Slab;
 
 /// A value that can be looked up by name. The hash is stored, so that the table grows without hashing again.
 pub(super) trait Named {
-    fn name(&self) -> &str;
+    fn name(&self) -> &[u8];
     fn hash(&self) -> u64;
+}
+
+/// A text that is mostly short: up to 16 bytes stand where it is, more have memory of their own, which is 32 bytes at least.
+#[derive(Debug)]
+pub(super) struct ShortText(SmallVec<[u8; 16]>);
+
+impl ShortText {
+    pub(super) fn of(text: &str) -> Self {
+        Self(SmallVec::from_slice(text.as_bytes()))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("made from a text and never changed")
+    }
 }
 
 #[derive(Debug)]
@@ -25,7 +44,7 @@ impl<T: Named> NamedSlab<T> {
     pub(super) fn find(&self, hash: u64, name: &str) -> Option<Key> {
         let slab = &self.slab;
         let value = |slot: u32| slab.key_at(slot).and_then(|key| slab.get(key).map(|v| (key, v)));
-        let slot = self.table.find(hash, |slot| value(*slot).is_some_and(|(_, v)| v.name() == name))?;
+        let slot = self.table.find(hash, |slot| value(*slot).is_some_and(|(_, v)| v.name() == name.as_bytes()))?;
         slab.key_at(*slot)
     }
 

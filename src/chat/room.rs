@@ -41,8 +41,8 @@ pub(super) struct Member {
 }
 
 impl Named for Place {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &[u8] {
+        self.name.as_bytes()
     }
     fn hash(&self) -> u64 {
         self.hash
@@ -128,8 +128,8 @@ pub(super) struct Deferred {
 }
 
 impl Named for Home {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &[u8] {
+        self.name.as_bytes()
     }
     fn hash(&self) -> u64 {
         self.hash

@@ -12,7 +12,8 @@ use crate::limits::{BAD_OBJECTS_MAX, BAD_OBJECTS_WINDOW_MS};
 
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) id: SessionId,
+    /// Of the slot that it stands in: tells it from a session that was there before.
+    generation: u32,
     pub(super) user: Key,
     /// What the client reads as `session`.
     pub(super) public_id: u64,
@@ -67,7 +68,7 @@ impl Entry {
 impl Session {
     pub(super) fn new(id: SessionId, user: Key, device: Option<Box<str>>) -> Self {
         Self {
-            id,
+            generation: id.generation,
             user,
             public_id: 0,
             rooms: SmallVec::new(),
@@ -80,6 +81,11 @@ impl Session {
             bad_objects: 0,
             bad_since_ms: 0,
         }
+    }
+
+    /// It is the session of this id, whose slot it was found in.
+    pub(super) fn is(&self, id: SessionId) -> bool {
+        self.generation == id.generation
     }
 
     pub(super) fn entry_of(&self, place: Key) -> Option<usize> {
@@ -101,6 +107,8 @@ impl Session {
         self.bad_objects >= BAD_OBJECTS_MAX
     }
 }
+
+const _: () = assert!(size_of::<Option<Session>>() <= 112, "a session's cold half");
 
 #[cfg(test)]
 mod tests {

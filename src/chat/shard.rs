@@ -293,7 +293,7 @@ impl Shard {
     /// An object that could not be decoded, from a session that is logged in.
     pub fn handle_bad_object(&mut self, now: Now, session: SessionId, refusal: &Refusal, out: &mut Effects) {
         let counts = matches!(refusal.reason, Reason::Malformed | Reason::BadField);
-        let Some(state) = self.sessions.get_mut(session.slot).filter(|s| s.id == session) else { return };
+        let Some(state) = self.sessions.get_mut(session.slot).filter(|s| s.is(session)) else { return };
         if counts && state.misbehaved(now.mono_ms()) {
             out.push(Effect::Close { session, reason: Reason::ProtocolError, message: Some(refusal.message) });
             return;
@@ -473,12 +473,17 @@ impl Shard {
         home != self.rules.shard && self.peers[home.index()].unanswered >= self.rules.requests_per_peer_max
     }
 
+    /// What the session's client reads as `session`; `None` when the rules do not know the session.
+    pub fn public_id(&self, session: SessionId) -> Option<u64> {
+        self.session(session).map(|state| state.public_id)
+    }
+
     pub(super) fn session(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(id.slot).filter(|session| session.id == id)
+        self.sessions.get(id.slot).filter(|session| session.is(id))
     }
 
     pub(super) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.sessions.get_mut(id.slot).filter(|session| session.id == id)
+        self.sessions.get_mut(id.slot).filter(|session| session.is(id))
     }
 
     /// The hash of a room is its owner's if it is an inbox, so that a direct message takes one hop.

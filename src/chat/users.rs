@@ -5,13 +5,13 @@
 use smallvec::SmallVec;
 
 use super::bucket::{Bucket, RateRules};
-use super::named::{Named, NamedSlab};
+use super::named::{Named, NamedSlab, ShortText};
 use super::rights::TokenRate;
 use crate::ids::{Key, Position, SessionId};
 
 #[derive(Debug)]
 pub(super) struct User {
-    name: Box<str>,
+    name: ShortText,
     hash: u64,
     /// Rooms of this shard that have the user as a member.
     pub(super) rooms: u32,
@@ -27,8 +27,8 @@ pub(super) struct User {
 }
 
 impl Named for User {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &[u8] {
+        self.name.as_bytes()
     }
     fn hash(&self) -> u64 {
         self.hash
@@ -44,6 +44,8 @@ impl User {
         }
     }
 }
+
+const _: () = assert!(size_of::<User>() <= 112, "one for each session, mostly");
 
 #[derive(Debug)]
 pub(super) struct Users {
@@ -65,7 +67,7 @@ impl Users {
             return Some(key);
         }
         let user = User {
-            name: name.into(),
+            name: ShortText::of(name),
             hash,
             rooms: 0,
             living: 0,
@@ -86,7 +88,7 @@ impl Users {
     }
 
     pub(super) fn name(&self, key: Key) -> &str {
-        self.get(key).name()
+        self.get(key).name.as_str()
     }
 
     pub(super) fn name_at(&self, slot: u32) -> &str {

@@ -103,7 +103,7 @@ pub struct Faults {
 }
 
 /// The receivers of one thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checker {
     lanes: usize,
     /// Membership x lane.
@@ -156,6 +156,11 @@ impl Checker {
             self.faults.out_of_order += 1;
         }
         Arrival::First
+    }
+
+    /// Threads that send.
+    pub fn lanes(&self) -> usize {
+        self.lanes
     }
 
     pub fn account(&self, membership: usize, lane: usize) -> &Account {

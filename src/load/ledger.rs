@@ -1,103 +1,18 @@
-//! What the objects that arrive mean: answers matched with requests, deliveries checked and recorded.
+//! What the events that arrive mean: answers matched with requests, deliveries checked and recorded.
 //!
 //! The books of one thread. A connection's part is its [`Page`]; everything that spans connections is the [`Ledger`]. Neither knows sockets:
-//! frames come in with the time they arrived, and what must be answered (a ping) is left as a mark on the page.
+//! events come in with the time they arrived, and what must be answered (a ping) is left as a mark on the page.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use hashbrown::HashSet;
-use smallvec::SmallVec;
 
 use super::body::Stamp;
 use super::check::{Arrival, Checker, Place};
-use super::dialect::{Abilities, Event};
-use super::record::{Interval, Phase, Waiting};
-
-/// Request numbers of sends start here, so that all have ten digits.
-pub const SEND_ID_FIRST: u64 = 1_000_000_000;
-
-/// A room that a connection reads.
-#[derive(Clone, Copy, Debug)]
-pub struct Membership {
-    pub room: u32,
-    /// Place among the memberships of this thread.
-    pub index: usize,
-    /// Place among the rooms of this thread.
-    pub local_room: usize,
-}
-
-/// A `send` that waits for its answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Request {
-    pub room: u32,
-    pub sequence: u32,
-    pub intended_ns: u64,
-    pub handed_ns: u64,
-    /// The connection waited for no other answer: a client that waits for each would have sent it too.
-    pub alone: bool,
-    pub answered: bool,
-}
-
-/// A connection's part of the books.
-#[derive(Debug, Default)]
-pub struct Page {
-    pub connection: u32,
-    /// Rising by room.
-    pub memberships: SmallVec<[Membership; 1]>,
-    /// `joined`s (and the `welcome`, as one more) still missing.
-    pub login_left: u32,
-    /// Request number of `requests[0]`.
-    first_id: u64,
-    requests: VecDeque<Request>,
-    pub pong_due: bool,
-    /// Why the server ended the session.
-    pub bye: Option<String>,
-}
-
-impl Page {
-    pub fn new(connection: u32) -> Self {
-        Self { connection, ..Self::default() }
-    }
-
-    /// Enters a request; its number is the answer.
-    pub fn enter(&mut self, request: Request) -> u64 {
-        // The front is never an answered one.
-        self.requests.push_back(Request { alone: self.requests.is_empty(), ..request });
-        SEND_ID_FIRST + self.first_id + super::plan::as_u64(self.requests.len()) - 1
-    }
-
-    /// Takes the request out, when it has not been answered before.
-    fn answer(&mut self, id: u64) -> Option<Request> {
-        let offset = id.checked_sub(SEND_ID_FIRST)?.checked_sub(self.first_id)?;
-        let request = self.requests.get_mut(usize::try_from(offset).ok()?)?;
-        if request.answered {
-            return None;
-        }
-        request.answered = true;
-        let request = *request;
-        while self.requests.front().is_some_and(|r| r.answered) {
-            self.requests.pop_front();
-            self.first_id += 1;
-        }
-        Some(request)
-    }
-
-    /// The number of the request that sent a message.
-    fn request_of(&self, stamp: &Stamp) -> Option<u64> {
-        let at = self.requests.iter().position(|r| (r.room, r.sequence) == (stamp.room, stamp.sequence))?;
-        Some(SEND_ID_FIRST + self.first_id + super::plan::as_u64(at))
-    }
-
-    /// The number of the oldest request without an answer.
-    fn oldest(&self) -> Option<u64> {
-        (!self.requests.is_empty()).then_some(SEND_ID_FIRST + self.first_id)
-    }
-
-    /// Requests without an answer.
-    pub fn unanswered(&self) -> impl Iterator<Item = &Request> {
-        self.requests.iter().filter(|r| !r.answered)
-    }
-}
+use super::dialect::{Event, Target};
+use super::page::{HISTORY_ID_FIRST, Membership, Page, Request, SEND_ID_FIRST};
+use super::plan::Role;
+use super::record::{Counts, Interval, LATE_NS, Name, PARTIALS_MAX, Partial, Phase, Waiting};
 
 /// Things that should not happen, by what the server said.
 #[derive(Debug, Default)]
@@ -107,18 +22,36 @@ pub struct Incidents {
     pub gaps: u64,
     pub refusals: BTreeMap<String, u64>,
     pub first_garbled: Option<String>,
+    /// Rooms that a returning connection got without a hole, and with one.
+    pub recovered: u64,
+    pub not_recovered: u64,
+}
+
+/// What the books of a thread are opened with.
+#[derive(Debug)]
+pub struct Opening {
+    pub target: Target,
+    pub lanes: usize,
+    /// By local room: steady receivers on this thread.
+    pub receivers: Vec<u32>,
+    /// By local room: other threads have steady receivers too.
+    pub shared: Vec<bool>,
+    /// By local room: probes read it too.
+    pub probed: Vec<bool>,
+    pub memberships: usize,
+    /// One receiver in this many is timed.
+    pub sample_every: u32,
 }
 
 /// The books of a thread.
 #[derive(Debug)]
 pub struct Ledger {
-    abilities: Abilities,
-    lanes: usize,
+    opening: Opening,
+    /// The target answers messages; else the sender's own copy stands in.
+    answers: bool,
     pub checker: Checker,
     /// Local room x lane.
     waiting: Vec<Waiting>,
-    /// Receivers of each local room on this thread.
-    receivers: Vec<u32>,
     pub interval: Box<Interval>,
     /// First arrivals since the start, and answers still missing.
     pub received: u64,
@@ -129,74 +62,121 @@ pub struct Ledger {
     pub window_start_ns: u64,
     /// Refused messages: (room, sequence). Nobody promised that they arrive.
     pub excused: HashSet<(u32, u32)>,
+    /// Memberships that came back with a hole that the server admitted.
+    pub excused_seats: HashSet<usize>,
     pub incidents: Incidents,
 }
 
 impl Ledger {
-    /// `receivers`: of each local room, on this thread.
-    pub fn new(abilities: Abilities, lanes: usize, receivers: Vec<u32>) -> Self {
-        let memberships = receivers.iter().map(|n| usize::try_from(*n).expect("a u32 fits")).sum();
+    pub fn new(opening: Opening) -> Self {
         Self {
-            abilities,
-            lanes,
-            checker: Checker::new(memberships, lanes),
-            waiting: std::iter::repeat_with(Waiting::default).take(receivers.len() * lanes).collect(),
-            receivers,
+            answers: opening.target.abilities().answers,
+            checker: Checker::new(opening.memberships, opening.lanes),
+            waiting: std::iter::repeat_with(Waiting::default).take(opening.receivers.len() * opening.lanes).collect(),
             interval: Box::default(),
             received: 0,
             unanswered: 0,
             start_ns: 0,
             window_start_ns: 0,
             excused: HashSet::new(),
+            excused_seats: HashSet::new(),
             incidents: Incidents::default(),
+            opening,
         }
     }
 
     /// Something has arrived on a connection at `now_ns` of the monotonic clock.
     pub fn on_event(&mut self, page: &mut Page, event: Event<'_>, now_ns: u64) {
         match event {
-            Event::Delivery { stamp, .. } => self.on_delivery(page, &stamp, now_ns),
+            Event::Delivery { stamp, whole } => {
+                if self.on_delivery(page, &stamp, now_ns)
+                    && let Some(membership) = page.find(stamp.room)
+                {
+                    page.note_position(membership, self.opening.target.position(whole));
+                }
+            }
             Event::Sent { id } => self.on_sent(page, id, now_ns),
-            Event::Welcome(_) | Event::Joined { .. } => page.login_left = page.login_left.saturating_sub(1),
+            Event::Welcome(_) => page.login_left = page.login_left.saturating_sub(1),
+            Event::Joined { room, at, recovered, .. } => self.on_joined(page, (room, at), recovered),
             Event::Ping => page.pong_due = true,
+            Event::History { id, .. } => self.on_history(page, id, now_ns),
             Event::Refused { id, reason } => self.on_refused(page, id, reason),
             Event::Bye { reason } => page.bye = Some(reason),
             Event::Gap => self.incidents.gaps += 1,
             Event::Garbled(bytes) => self.incidents.note_garbled(bytes),
-            Event::History { .. } | Event::Other => {}
+            Event::Other => {}
         }
     }
 
-    fn on_delivery(&mut self, page: &mut Page, stamp: &Stamp, now_ns: u64) {
-        let Some(membership) = find(&page.memberships, stamp.room) else {
+    /// A message of ours; true when its position is to be kept.
+    fn on_delivery(&mut self, page: &mut Page, stamp: &Stamp, now_ns: u64) -> bool {
+        let Some(membership) = page.find(stamp.room) else {
             self.incidents.note_garbled(b"a message of a room that this connection is not in");
-            return;
+            return false;
         };
-        if usize::from(stamp.lane) >= self.lanes {
+        if usize::from(stamp.lane) >= self.opening.lanes {
             self.incidents.note_garbled(b"a lane that this run does not have");
-            return;
+            return false;
+        }
+        if !membership.owed {
+            return false;
         }
         let Stamp { lane, sequence, previous, .. } = *stamp;
-        let place = Place { membership: membership.index, lane, sequence, previous };
-        if self.checker.arrive(place) == Arrival::Doubled {
-            return;
+        let faults = self.checker.faults;
+        let arrival = self.checker.arrive(Place { membership: membership.index, lane, sequence, previous });
+        let counts = &mut self.interval.counts;
+        counts.out_of_order += self.checker.faults.out_of_order - faults.out_of_order;
+        if arrival == Arrival::Doubled {
+            counts.doubled += 1;
+            return false;
         }
         self.received += 1;
-        self.interval.counts.delivered += 1;
-        let waiting = &mut self.waiting[membership.local_room * self.lanes + usize::from(lane)];
-        let last = waiting.arrive(sequence, self.receivers[membership.local_room]);
-        if self.is_measured(stamp.intended_ns) {
-            let latency = now_ns.saturating_sub(self.start_ns + stamp.intended_ns);
-            self.interval.histograms.delivery.saturating_record(latency);
-            if last {
-                self.interval.histograms.last.saturating_record(latency);
-            }
-        }
-        if !self.abilities.answers
+        counts.delivered += 1;
+        self.time(page, (membership, stamp), now_ns);
+        if !self.answers
             && stamp.sender == page.connection
             && let Some(id) = page.request_of(stamp)
         {
             self.on_sent(page, Some(id), now_ns);
+        }
+        page.role == Role::Churner
+    }
+
+    /// Records how long a delivery took. What was due before the connection came back is a replay's, and no delivery's time.
+    fn time(&mut self, page: &Page, (membership, stamp): (Membership, &Stamp), now_ns: u64) {
+        let due_ns = self.start_ns + stamp.intended_ns;
+        if !self.is_measured(stamp.intended_ns) || due_ns < page.back_ns {
+            return;
+        }
+        let latency = now_ns.saturating_sub(due_ns);
+        let room = membership.local_room;
+        let interval = &mut self.interval;
+        interval.counts.late += u64::from(latency > LATE_NS);
+        let name = match (page.role, membership.inbox) {
+            (Role::Probe, _) => Name::Probe,
+            (_, true) => Name::DirectDelivery,
+            (_, false) => Name::RoomDelivery,
+        };
+        let sampled = self.opening.sample_every == 1 || membership.index % usize::try_from(self.opening.sample_every).unwrap_or(1) == 0;
+        if sampled || name == Name::Probe {
+            interval.histograms.record(name, latency);
+            if name == Name::RoomDelivery && self.opening.probed[room] {
+                interval.histograms.record(Name::Probed, latency);
+            }
+        }
+        if page.role != Role::Steady || membership.inbox {
+            return;
+        }
+        let waiting = &mut self.waiting[room * self.opening.lanes + usize::from(stamp.lane)];
+        let Some(first_ns) = waiting.arrive(stamp.sequence, self.opening.receivers[room], now_ns) else { return };
+        if !self.opening.shared[room] {
+            interval.histograms.record(Name::RoomLast, latency);
+            if self.opening.receivers[room] > 1 {
+                interval.histograms.record(Name::RoomSpread, now_ns - first_ns);
+            }
+        } else if interval.partials.len() < PARTIALS_MAX {
+            let Stamp { room, lane, sequence, .. } = *stamp;
+            interval.partials.push(Partial { room, lane, sequence, due_ns, first_ns, last_ns: now_ns });
         }
     }
 
@@ -210,16 +190,40 @@ impl Ledger {
             self.interval.counts.answered += 1;
             let since = |ns: u64| now_ns.saturating_sub(ns);
             let histograms = &mut self.interval.histograms;
-            histograms.sent.saturating_record(since(self.start_ns + request.intended_ns));
+            histograms.record(Name::Sent, since(self.start_ns + request.intended_ns));
             if request.alone {
-                histograms.sent_waiting.saturating_record(since(request.handed_ns));
+                histograms.record(Name::Uncorrected, since(request.handed_ns));
             }
+        }
+    }
+
+    fn on_joined(&mut self, page: &mut Page, (room, at): (Option<u32>, Option<&[u8]>), recovered: Option<bool>) {
+        page.login_left = page.login_left.saturating_sub(1);
+        let Some(membership) = room.and_then(|room| page.find(room)).filter(|_| page.role == Role::Churner) else { return };
+        let came_back = page.back_ns > 0;
+        match recovered {
+            Some(true) => self.incidents.recovered += 1,
+            // The replay's messages bring their positions themselves.
+            _ if came_back => {
+                self.incidents.not_recovered += 1;
+                self.excused_seats.insert(membership.index);
+                page.note_position(membership, at);
+            }
+            _ => page.note_position(membership, at),
+        }
+    }
+
+    fn on_history(&mut self, page: &mut Page, id: u64, now_ns: u64) {
+        if let Some(asked_ns) = page.history_asked_ns.take()
+            && id >= HISTORY_ID_FIRST
+        {
+            self.interval.histograms.record(Name::History, now_ns.saturating_sub(asked_ns));
         }
     }
 
     /// A message is about to be sent; its request number. Waits for an answer where there will be one.
     pub fn enter(&mut self, page: &mut Page, request: Request) -> u64 {
-        if !self.abilities.answers && find(&page.memberships, request.room).is_none() {
+        if !self.answers && page.find(request.room).is_none() {
             return SEND_ID_FIRST;
         }
         self.unanswered += 1;
@@ -232,8 +236,19 @@ impl Ledger {
         self.excused.insert(message);
     }
 
+    /// The answers that a closed connection still owes will not come.
+    pub fn give_up(&mut self, page: &mut Page) {
+        while let Some(request) = page.oldest().and_then(|id| page.answer(id)) {
+            self.unanswered -= 1;
+            self.excused.insert((request.room, request.sequence));
+        }
+    }
+
     fn on_refused(&mut self, page: &mut Page, id: Option<u64>, reason: String) {
         *self.incidents.refusals.entry(reason).or_default() += 1;
+        if id.is_some_and(|id| id >= HISTORY_ID_FIRST) {
+            page.history_asked_ns = None;
+        }
         if let Some(request) = id.and_then(|id| page.answer(id)) {
             self.unanswered -= 1;
             self.interval.counts.refused += u64::from(self.is_measured(request.intended_ns));
@@ -245,6 +260,10 @@ impl Ledger {
     pub fn is_measured(&self, intended_ns: u64) -> bool {
         self.interval.phase == Phase::Warmup || intended_ns >= self.window_start_ns
     }
+
+    pub fn counts(&mut self) -> &mut Counts {
+        &mut self.interval.counts
+    }
 }
 
 impl Incidents {
@@ -255,24 +274,26 @@ impl Incidents {
     }
 }
 
-/// Most connections are in one room; the rest search.
-fn find(memberships: &[Membership], room: u32) -> Option<Membership> {
-    if let [only] = memberships {
-        return (only.room == room).then_some(*only);
-    }
-    memberships.binary_search_by_key(&room, |m| m.room).ok().map(|at| memberships[at])
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::dialect::Target;
+    use super::super::page::Position;
     use super::*;
 
     fn ledger() -> (Ledger, Page) {
-        let page = Page { memberships: SmallVec::from_iter([Membership { room: 3, index: 0, local_room: 0 }]), ..Page::default() };
-        (Ledger::new(Target::Ringroom.abilities(), 1, vec![1]), page)
+        let mut page = Page::new(0, Role::Steady);
+        page.memberships.push(Membership { room: 3, index: 0, local_room: 0, owed: true, inbox: false });
+        let opening = Opening {
+            target: Target::Ringroom,
+            lanes: 1,
+            receivers: vec![1],
+            shared: vec![false],
+            probed: vec![false],
+            memberships: 1,
+            sample_every: 1,
+        };
+        (Ledger::new(opening), page)
     }
 
     fn request(sequence: u32) -> Request {
@@ -289,8 +310,8 @@ mod tests {
 
     #[test]
     fn without_answers_the_senders_own_copy_is_the_answer() {
-        let (ledger, mut page) = ledger();
-        let mut ledger = Ledger { abilities: Abilities { answers: false, ..ledger.abilities }, ..ledger };
+        let (mut ledger, mut page) = ledger();
+        ledger.answers = false;
         page.connection = 7;
         for sequence in 0..3 {
             page.enter(request(sequence));
@@ -302,7 +323,7 @@ mod tests {
             ledger.on_event(&mut page, delivery(stamp), 50);
         }
         assert_eq!((ledger.unanswered, ledger.interval.counts.answered), (0, 3));
-        assert_eq!(ledger.interval.histograms.sent.len(), 3);
+        assert_eq!(ledger.interval.histograms.of(Name::Sent).len(), 3);
     }
 
     #[test]
@@ -358,9 +379,9 @@ mod tests {
         for (n, id) in (0..).zip(ids) {
             ledger.on_event(&mut page, sent(id), 1_000_000_000 + n);
         }
-        let over = |h: &hdrhistogram::Histogram<u64>| h.count_between(150_000_000, u64::MAX);
-        assert_eq!(over(&ledger.interval.histograms.sent), 9);
-        assert_eq!(over(&ledger.interval.histograms.sent_waiting), 1);
+        let over = |name| ledger.interval.histograms.of(name).count_between(150_000_000, u64::MAX);
+        assert_eq!(over(Name::Sent), 9);
+        assert_eq!(over(Name::Uncorrected), 1);
     }
 
     #[test]
@@ -372,7 +393,44 @@ mod tests {
             let stamp = Stamp { room: 3, lane: 0, sender: 0, sequence, previous: sequence, intended_ns };
             ledger.on_event(&mut page, delivery(stamp), 5_000);
         }
-        assert_eq!(ledger.interval.histograms.delivery.len(), 1);
+        assert_eq!(ledger.interval.histograms.of(Name::RoomDelivery).len(), 1);
         assert_eq!((ledger.received, ledger.checker.faults.doubled), (2, 1));
+    }
+
+    #[test]
+    fn a_replayed_message_is_checked_and_not_timed() {
+        let (mut ledger, mut page) = ledger();
+        page.role = Role::Churner;
+        page.back_ns = 1_000;
+        ledger.interval.restart(Phase::Measured, 0);
+        for (sequence, intended_ns) in [(0, 900), (1, 1_100), (0, 900)] {
+            let stamp = Stamp { room: 3, lane: 0, sender: 0, sequence, previous: sequence, intended_ns };
+            ledger.on_event(&mut page, delivery(stamp), 5_000);
+        }
+        assert_eq!(ledger.interval.histograms.of(Name::RoomDelivery).len(), 1);
+        assert_eq!((ledger.received, ledger.interval.counts.doubled), (2, 1));
+    }
+
+    #[test]
+    fn a_hole_that_the_server_admits_excuses_the_seat_and_only_that() {
+        let (mut ledger, mut page) = ledger();
+        page.role = Role::Churner;
+        let joined = |recovered| Event::Joined { room: Some(3), at: Some(b"9f.7-0"), replay: 0, recovered };
+        ledger.on_event(&mut page, joined(None), 10);
+        assert_eq!(page.position(0).map(Position::as_bytes), Some(&b"9f.7-0"[..]), "a first join says where it begins");
+        page.back_ns = 20;
+        ledger.on_event(&mut page, joined(Some(true)), 30);
+        assert_eq!((ledger.incidents.recovered, ledger.excused_seats.len()), (1, 0));
+        ledger.on_event(&mut page, joined(Some(false)), 40);
+        assert_eq!((ledger.incidents.not_recovered, ledger.excused_seats.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_receiver_to_whom_nothing_is_owed_is_not_checked() {
+        let (mut ledger, mut page) = ledger();
+        page.memberships[0].owed = false;
+        let stamp = Stamp { room: 3, lane: 0, sender: 0, sequence: 5, previous: 0, intended_ns: 0 };
+        (0..2).for_each(|_| ledger.on_event(&mut page, delivery(stamp), 10));
+        assert_eq!((ledger.received, ledger.interval.counts), (0, Counts::default()));
     }
 }

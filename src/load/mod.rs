@@ -4,23 +4,35 @@
 //! server is seen and not waited for. Every delivery is checked: each member of a room must get each message once, in one order. It reads the
 //! server with its own decoder and believes nothing that it can check. It says when its own figures are not to be trusted.
 //!
-//! A run: plan ([`plan`]) -> limits of the server ([`connect`]) -> workers log in ([`worker`]) -> warm-up, window, grace -> books side by side
-//! ([`verdict`]) -> table and files ([`report`]). [`run`] is the command; [`execute`] is the same with the output and the signals as values.
+//! A run: flags and scenario file ([`scenario`]) -> plan ([`plan`]) -> limits of the server ([`connect`]) -> workers log in ([`worker`]) -> warm-up,
+//! window, grace -> books side by side ([`verdict`]) -> table and files ([`report`]). What a target speaks is in [`dialect`]. [`run`] is the command;
+//! [`execute`] is the same with the output and the signals as values.
 
 pub mod body;
 pub mod check;
 pub mod connect;
+pub mod crew;
 pub mod dialect;
+pub mod environment;
+mod find_max;
+mod fleet;
 pub mod ledger;
 pub mod link;
 pub mod names;
 pub mod observe;
+pub mod page;
+mod party;
 pub mod plan;
 pub mod record;
+pub mod refusal;
 pub mod report;
+mod reporter;
+pub mod rooms;
 mod run;
+pub mod scenario;
 pub mod schedule;
 pub mod senders;
+pub mod slo;
 pub mod verdict;
 pub mod worker;
 
@@ -28,81 +40,56 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
 use crate::sys::affinity::{self, Cpu};
 use crate::sys::signals::{self, Signal};
 
-use body::Sizes;
-use dialect::Target;
-use plan::{Arrivals, Mode, Plan, PlanError, Wish};
+use plan::Plan;
+use refusal::PlanError;
 use report::live::Style;
+use report::summary::ScenarioShown;
+use scenario::{Scenario, Shape, Span};
+use slo::Slo;
 
 /// `ringroom load`: drive a server and measure it.
 ///
-/// Exit codes: 0 every message arrived once and in order; 1 messages lost, doubled or out of order; 2 the run is invalid (the generator
-/// itself was too slow); 64 a plan that can't be carried out; 69 no server there; 74 results could not be written.
+/// Exit codes: 0 every message arrived once and in order, and every objective was met; 1 messages lost, doubled or out of order, or an objective missed;
+/// 2 the run is invalid (the generator itself was too slow); 64 a plan that can't be carried out; 69 no server there; 74 results could not be written.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What to drive
-    #[arg(long, value_enum, default_value_t)]
-    pub target: Target,
-    /// Where it is [default: the target's usual port on this host]
+    /// Where the target is [default: its usual port on this host]
     #[arg(long, value_name = "ADDR")]
     pub connect: Option<String>,
-    /// Connections, each a user of its own
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub connections: u32,
-    /// Rooms; their members are spread over the connections
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub rooms: u32,
-    /// Members of a room [default: connections / rooms, at least 1]
-    #[arg(long, value_name = "N")]
-    pub room_size: Option<u32>,
-    /// Messages per second, of all senders together
-    #[arg(long, value_name = "R", default_value_t = 1_000.0)]
-    pub rate: f64,
-    /// Bytes of a message's body: 128, 64-1024 (evenly), 128:90,4096:10 (sizes and weights)
-    #[arg(long, value_name = "BYTES", default_value = "128")]
-    pub size: Sizes,
-    /// Seconds of load before measuring
-    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
-    pub warmup: u64,
-    /// Seconds measured
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
-    pub duration: u64,
-    /// Seconds after the window for what is on its way; over as soon as everything has come
-    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
-    pub grace: u64,
-    /// Generator threads
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub threads: u16,
-    /// Gaps between messages
-    #[arg(long, value_enum, default_value_t = Arrivals::Poisson)]
-    pub arrivals: Arrivals,
-    /// The same seed gives the same schedule
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+    /// TOML file with the same words as the flags below; flags win
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    #[command(flatten)]
+    pub shape: Shape,
     /// CPUs to pin the generator threads to, in turn (0-3,6)
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<String>,
-    /// Write to one other user each instead of to rooms
-    #[arg(long, conflicts_with_all = ["rooms", "room_size", "idle"])]
-    pub direct: bool,
-    /// Only log in, join and hold the connections for the duration
-    #[arg(long)]
-    pub idle: bool,
     /// Sleep until a message is due instead of spinning the last 60 us
     #[arg(long)]
     pub no_spin: bool,
     /// Process of the server [default: who listens on the address, if that is on this host]
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Find the highest rate that meets the objectives, from --rate on; each step is a run
+    #[arg(long, conflicts_with_all = ["closed", "idle"])]
+    pub find_max: bool,
+    /// Carry out what drivers say, until stopped; listens on this address
+    #[arg(long, value_name = "ADDR")]
+    pub agent: Option<String>,
+    /// Let these agents do it, each its part of the connections, rooms and rate (host:port,host:port)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "agent")]
+    pub agents: Vec<String>,
     /// Print the result as one JSON object, as the last line
     #[arg(long)]
     pub json: bool,
-    /// Directory for result.json, the .hgrm tables and run.hlog
+    /// Directory for result.json, run.hlog, the .hgrm tables, seconds.csv and report.html
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
@@ -150,7 +137,10 @@ impl std::fmt::Debug for Outside<'_> {
 
 /// Carries out a plan. A failure is one line on the output.
 pub fn execute(args: &Args, outside: &mut Outside<'_>) -> Exit {
-    let done = prepare(args).and_then(|job| run::run(job, outside));
+    let done = match &args.agent {
+        Some(address) => fleet::serve(args, address, outside),
+        None => build(args).and_then(|job| if args.find_max { find_max::search(&job, outside) } else { run::run(&job, outside) }),
+    };
     match done {
         Ok(exit) => exit,
         Err(failure) => {
@@ -187,68 +177,84 @@ impl From<io::Error> for Failure {
 }
 
 /// The arguments, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Job {
-    plan: Plan,
+    shape: Shape,
+    plan: Arc<Plan>,
+    agents: Vec<String>,
     cpus: Vec<Cpu>,
-    args: Args,
+    no_spin: bool,
+    server_pid: Option<u32>,
+    json: bool,
+    out: Option<PathBuf>,
+    slos: Vec<Slo>,
+    scenario: ScenarioShown,
+    /// The scenario as it is carried out, to be read again.
+    scenario_text: String,
+    command: Vec<String>,
+    /// What the user should know about the plan.
+    notes: Vec<String>,
 }
 
-fn prepare(args: &Args) -> Result<Job, Failure> {
-    let mode = match (args.idle, args.direct) {
-        (true, _) => Mode::Idle,
-        (_, true) => Mode::Direct,
-        _ => Mode::Rooms,
-    };
-    let plan = Plan::new(Wish {
-        target: args.target,
-        address: resolve(args.connect.as_deref().unwrap_or_else(|| args.target.default_address()))?,
-        mode,
-        connections: args.connections,
-        rooms: args.rooms,
-        room_size: args.room_size.unwrap_or_else(|| (args.connections / args.rooms.max(1)).max(1)),
-        rate: if mode == Mode::Idle { 0.0 } else { args.rate },
-        sizes: args.size.clone(),
-        threads: args.threads,
-        arrivals: args.arrivals,
-        seed: args.seed,
-        warmup_ns: if mode == Mode::Idle { 0 } else { args.warmup },
-        duration_ns: args.duration,
-        grace_ns: args.grace,
-    })?;
+fn build(args: &Args) -> Result<Job, Failure> {
+    let usage = |text: String| Failure::new(Exit::Usage, text);
+    let file = args.scenario.as_deref().map(Scenario::read).transpose().map_err(usage)?.unwrap_or_default();
+    let shape = args.shape.clone().over(file.shape);
+    let slos = shape.slo.iter().map(|text| text.parse()).collect::<Result<Vec<Slo>, String>>().map_err(usage)?;
     let cpus = match &args.cpus {
         None => Vec::new(),
-        Some(list) => affinity::parse_list(list).map_err(|error| Failure::new(Exit::Usage, format!("--cpus {list}: {error:?}")))?,
+        Some(list) => affinity::parse_list(list).map_err(|error| usage(format!("--cpus {list}: {error}")))?,
     };
-    Ok(Job { plan, cpus, args: args.clone() })
+    let address = resolve(args.connect.as_deref().unwrap_or_else(|| shape.target().default_address()))?;
+    let (probes, notes) = probes_of(&shape, &cpus);
+    let plan = Plan::new(shape.wish(address, probes).map_err(usage)?)?;
+    let scenario_text = toml::to_string(&shape).map_err(|error| usage(error.to_string()))?;
+    Ok(Job {
+        shape,
+        plan: Arc::new(plan),
+        agents: args.agents.clone(),
+        cpus,
+        no_spin: args.no_spin,
+        server_pid: args.server_pid,
+        json: args.json,
+        out: args.out.clone(),
+        slos,
+        scenario: ScenarioShown { name: file.name, file: file.file, about: file.about },
+        scenario_text,
+        command: std::env::args().collect(),
+        notes,
+    })
+}
+
+impl Job {
+    /// The same at another rate.
+    fn with_rate(&self, rate: f64, out: Option<PathBuf>) -> Result<Self, Failure> {
+        let shape = Shape { rate: Some(rate), phase: Vec::new(), duration: Some(Span(self.plan.duration_ns())), ..self.shape.clone() };
+        let wish = self.plan.wish();
+        let plan =
+            shape.wish(wish.address, wish.probes).map_err(|text| Failure::new(Exit::Usage, text)).and_then(|wish| Ok(Plan::new(wish)?))?;
+        let scenario_text = toml::to_string(&shape).map_err(|error| Failure::new(Exit::Usage, error))?;
+        Ok(Self { plan: Arc::new(plan), shape, out, scenario_text, ..self.clone() })
+    }
+}
+
+/// Probes where the user named none: some, if a CPU is left for their thread. On a CPU that the bulk spins on they would only measure the wait for it.
+fn probes_of(shape: &Shape, cpus: &[Cpu]) -> (u32, Vec<String>) {
+    /// Below this the bulk is as light as the probes.
+    const BULK_MIN: u32 = 50;
+    const PROBES: u32 = 2;
+    let threads = usize::from(shape.threads.unwrap_or(1));
+    let available = if cpus.is_empty() { affinity::available().map_or(1, |cpus| cpus.len()) } else { cpus.len() };
+    let wanted = shape.probes.is_none() && !shape.idle && !shape.direct && shape.connections.unwrap_or(100) >= BULK_MIN;
+    match () {
+        () if !wanted || shape.direct_share.is_some_and(|share| share >= 1.0) => (0, Vec::new()),
+        () if available > threads => (PROBES, Vec::new()),
+        () => (0, vec!["no CPU is left for probes, so nothing checks the bulk's figures (--probes N has them all the same)".into()]),
+    }
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, Failure> {
     let wrong = |why: String| Failure::new(Exit::Usage, format!("--connect {address}: {why} (an address and a port: 127.0.0.1:7777)"));
     let mut found = address.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     found.next().ok_or_else(|| wrong("no such address".into()))
-}
-
-/// `10`, `0.5` or `10s` as nanoseconds.
-fn seconds(text: &str) -> Result<u64, String> {
-    const MOST: f64 = 1e6;
-    let number: f64 = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| "a number of seconds, such as 10 or 0.5")?;
-    if !(0.0..=MOST).contains(&number) {
-        return Err(format!("from 0 to {MOST} seconds"));
-    }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 and 10^15 by the check above")]
-    let ns = (number * 1e9) as u64;
-    Ok(ns)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_are_read_with_and_without_unit() {
-        assert_eq!(seconds("10"), Ok(10_000_000_000));
-        assert_eq!(seconds("0.5s"), Ok(500_000_000));
-        assert!(seconds("-1").is_err() && seconds("x").is_err() && seconds("NaN").is_err() && seconds("1e9").is_err());
-    }
 }

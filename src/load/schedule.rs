@@ -44,11 +44,19 @@ impl Random {
     }
 
     /// In (0, 1].
-    fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
         let bits = ((self.next_u64() >> 11) + 1) as f64;
         bits / 9_007_199_254_740_992.0
     }
+}
+
+/// A stretch of time with a rate that is level or changes evenly. Rates in messages per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    pub length_ns: u64,
+    pub from: f64,
+    pub to: f64,
 }
 
 /// The due times of one thread.
@@ -56,20 +64,29 @@ impl Random {
 pub struct Schedule {
     random: Random,
     arrivals: Arrivals,
-    gap_ns: f64,
+    /// End (ns since the start of the run) and rates (per ns) at both ends.
+    stretches: Vec<(f64, f64, f64)>,
+    at: usize,
     due_ns: f64,
+    /// Messages of the burst that are due at the same time.
+    burst_left: u32,
 }
 
 impl Schedule {
-    /// `rate` messages per second (> 0), the first one after a gap from zero.
-    pub fn new(arrivals: Arrivals, rate: f64, seed: u64) -> Self {
-        debug_assert!(rate > 0.0);
-        let mut schedule = Self { random: Random::new(seed), arrivals, gap_ns: 1e9 / rate, due_ns: 0.0 };
+    /// The stretches follow one another from zero; `share` of their rates is this thread's. The first message comes after a gap from zero.
+    pub fn new(arrivals: Arrivals, stretches: &[Stretch], share: f64, seed: u64) -> Self {
+        let mut end = 0.0;
+        let line = |stretch: &Stretch| {
+            end += super::plan::as_f64(stretch.length_ns);
+            (end, stretch.from * share / 1e9, stretch.to * share / 1e9)
+        };
+        let stretches = stretches.iter().filter(|stretch| stretch.length_ns > 0).map(line).collect();
+        let mut schedule = Self { random: Random::new(seed), arrivals, stretches, at: 0, due_ns: 0.0, burst_left: 0 };
         schedule.advance();
         schedule
     }
 
-    /// When the next message is due.
+    /// When the next message is due; `u64::MAX` when there is none any more.
     pub fn due_ns(&self) -> u64 {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; the cast saturates")]
         let due = self.due_ns as u64;
@@ -77,10 +94,41 @@ impl Schedule {
     }
 
     pub fn advance(&mut self) {
-        self.due_ns += match self.arrivals {
-            Arrivals::Constant => self.gap_ns,
-            Arrivals::Poisson => -self.random.unit().ln() * self.gap_ns,
+        if let Some(left) = self.burst_left.checked_sub(1) {
+            self.burst_left = left;
+            return;
+        }
+        let messages = match self.arrivals {
+            Arrivals::Constant => 1.0,
+            Arrivals::Poisson => -self.random.unit().ln(),
+            Arrivals::Burst(size) => {
+                self.burst_left = size - 1;
+                -self.random.unit().ln() * f64::from(size)
+            }
         };
+        self.pass(messages);
+    }
+
+    /// Moves on to where this many messages would have come: the rate's integral, solved piece by piece.
+    fn pass(&mut self, messages: f64) {
+        let mut lacking = messages;
+        while let Some(&(end, from, to)) = self.stretches.get(self.at) {
+            let start = self.at.checked_sub(1).map_or(0.0, |before| self.stretches[before].0);
+            let slope = (to - from) / (end - start);
+            let rate = from + slope * (self.due_ns - start);
+            let left = end - self.due_ns;
+            let area = (rate + to) / 2.0 * left;
+            if lacking <= area && area > 0.0 {
+                // rate x + slope x^2 / 2 = lacking, in the form that bears a slope of zero.
+                let root = (rate * rate + 2.0 * slope * lacking).max(0.0).sqrt();
+                self.due_ns += (2.0 * lacking / (rate + root)).min(left);
+                return;
+            }
+            lacking -= area;
+            self.due_ns = end;
+            self.at += 1;
+        }
+        self.due_ns = f64::INFINITY;
     }
 
     /// The same stream of random numbers serves the choice of the room.
@@ -94,7 +142,8 @@ mod tests {
     use super::*;
 
     fn times(arrivals: Arrivals, seed: u64) -> Vec<u64> {
-        let mut schedule = Schedule::new(arrivals, 1_000.0, seed);
+        let level = Stretch { length_ns: 100_000_000_000, from: 1_000.0, to: 1_000.0 };
+        let mut schedule = Schedule::new(arrivals, &[level], 1.0, seed);
         let mut times = Vec::new();
         for _ in 0..20_000 {
             times.push(schedule.due_ns());
@@ -112,7 +161,43 @@ mod tests {
     #[test]
     fn constant_arrivals_are_a_gap_apart() {
         let times = times(Arrivals::Constant, 1);
-        assert!(times.windows(2).all(|w| w[1] - w[0] == 1_000_000));
+        assert!(times.windows(2).all(|w| (999_999..=1_000_001).contains(&(w[1] - w[0]))));
+    }
+
+    #[test]
+    fn bursts_come_together_and_keep_the_mean() {
+        let times = times(Arrivals::Burst(10), 4);
+        assert!(times.chunks(10).all(|burst| burst.iter().all(|time| *time == burst[0])));
+        let mean = times.last().unwrap_or(&0) / 20_000;
+        assert!((940_000..1_060_000).contains(&mean), "{mean}");
+    }
+
+    /// Messages due in each second of the stretches.
+    fn per_second(arrivals: Arrivals, stretches: &[Stretch], share: f64) -> Vec<u32> {
+        let seconds = stretches.iter().map(|s| s.length_ns).sum::<u64>() / 1_000_000_000;
+        let mut counts = vec![0; usize::try_from(seconds).unwrap_or(0)];
+        let mut schedule = Schedule::new(arrivals, stretches, share, 1);
+        while schedule.due_ns() < u64::MAX {
+            let second = usize::try_from(schedule.due_ns() / 1_000_000_000).unwrap_or(usize::MAX);
+            let last = counts.len() - 1;
+            counts[second.min(last)] += 1;
+            schedule.advance();
+        }
+        counts
+    }
+
+    #[test]
+    fn ramps_holds_and_spikes_are_followed_and_then_it_ends() {
+        let stretch = |seconds: u64, from, to| Stretch { length_ns: seconds * 1_000_000_000, from, to };
+        let profile = [stretch(4, 0.0, 4_000.0), stretch(2, 4_000.0, 4_000.0), stretch(1, 20_000.0, 20_000.0), stretch(2, 2_000.0, 0.0)];
+        let counts = per_second(Arrivals::Constant, &profile, 0.5);
+        let wanted = [250, 750, 1_250, 1_750, 2_000, 2_000, 10_000, 750, 250];
+        for (count, wanted) in counts.iter().zip(wanted) {
+            assert!((wanted - 2..=wanted + 2).contains(count), "{counts:?}");
+        }
+        let poisson = per_second(Arrivals::Poisson, &profile, 0.5);
+        assert!((9_600..10_400).contains(&poisson[6]) && (180..330).contains(&poisson[0]), "{poisson:?}");
+        assert!(per_second(Arrivals::Poisson, &[stretch(3, 0.0, 0.0)], 1.0).iter().all(|count| *count == 0));
     }
 
     #[test]

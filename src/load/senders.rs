@@ -36,41 +36,63 @@ pub struct Turn {
 #[derive(Debug)]
 pub struct Senders {
     rooms: Vec<Room>,
-    /// Place in `rooms` of each (room, sender) pair.
+    /// Place in `rooms` of each (room, sender) pair, and behind them of each sender's inbox partner.
     pairs: Vec<u32>,
+    to_rooms: usize,
+    /// Part of this thread's messages that go to inboxes.
+    direct: f64,
+    direct_owed: f64,
+    /// This thread's part of the rate.
+    share: f64,
     arrivals: Arrivals,
-    turn: usize,
+    turns: [usize; 2],
 }
 
 impl Senders {
     pub fn new(plan: &Plan, lane: u16) -> Self {
         let (mut rooms, mut places, mut pairs): (Vec<Room>, HashMap<u32, u32>, Vec<u32>) = Default::default();
-        for (link, connection) in plan.connections_of(lane).enumerate() {
-            for number in plan.rooms_written_by(connection) {
-                let place = *places.entry(number).or_insert_with(|| {
-                    rooms.push(Room { number, writers: Vec::new(), turn: 0, sequence: 0 });
-                    u32::try_from(rooms.len() - 1).expect("rooms are numbered by u32")
-                });
-                rooms[at(place)].writers.push(Writer { link, previous: 0 });
-                pairs.push(place);
+        let mut enter = |number: u32, link: usize| {
+            let place = *places.entry(number).or_insert_with(|| {
+                rooms.push(Room { number, writers: Vec::new(), turn: 0, sequence: 0 });
+                u32::try_from(rooms.len() - 1).expect("rooms are numbered by u32")
+            });
+            rooms[at(place)].writers.push(Writer { link, previous: 0 });
+            pairs.push(place);
+        };
+        let connections = plan.connections_of(lane);
+        let mut to_rooms = 0;
+        for (link, connection) in connections.iter().enumerate() {
+            for number in plan.rooms_written_by(*connection) {
+                enter(number, link);
+                to_rooms += 1;
             }
         }
-        Self { rooms, pairs, arrivals: plan.wish().arrivals, turn: 0 }
+        for (link, connection) in connections.iter().enumerate() {
+            plan.partner(*connection).into_iter().for_each(|inbox| enter(inbox, link));
+        }
+        let (room, direct) = plan.shares();
+        let (room, direct) = (room * as_f64(as_u64(to_rooms)), direct * as_f64(as_u64(pairs.len() - to_rooms)));
+        let share = room + direct;
+        let direct = if share > 0.0 { direct / share } else { 0.0 };
+        Self { rooms, pairs, to_rooms, direct, direct_owed: 0.0, share, arrivals: plan.wish().arrivals, turns: [0; 2] }
     }
 
     /// This thread's part of the rate.
-    pub fn rate(&self, plan: &Plan) -> f64 {
-        plan.wish().rate * as_f64(as_u64(self.pairs.len())) / as_f64(plan.memberships())
+    pub fn share(&self) -> f64 {
+        self.share
     }
 
     /// The next message; `None` when no sender of the chosen room is `usable` any more. Gives no number then.
     pub fn next(&mut self, random: &mut Random, usable: impl Fn(usize) -> bool) -> Option<Turn> {
+        let direct = self.is_direct(random);
+        let (first, count) = if direct { (self.to_rooms, self.pairs.len() - self.to_rooms) } else { (0, self.to_rooms) };
+        let turn = &mut self.turns[usize::from(direct)];
         let pair = match self.arrivals {
-            Arrivals::Constant => self.turn,
-            Arrivals::Poisson => at(random.below(u32::try_from(self.pairs.len()).ok()?)),
+            Arrivals::Constant => *turn,
+            Arrivals::Poisson | Arrivals::Burst(_) => at(random.below(u32::try_from(count).ok()?)),
         };
-        self.turn = (self.turn + 1) % self.pairs.len().max(1);
-        let room = &mut self.rooms[at(*self.pairs.get(pair)?)];
+        *turn = (*turn + 1) % count.max(1);
+        let room = &mut self.rooms[at(*self.pairs.get(first + pair)?)];
         let writers = room.writers.len();
         let chosen = (0..writers).map(|n| (room.turn + n) % writers).find(|n| usable(room.writers[*n].link))?;
         room.turn = (chosen + 1) % writers;
@@ -79,6 +101,19 @@ impl Senders {
         room.sequence += 1;
         writer.previous = room.sequence;
         Some(turn)
+    }
+
+    fn is_direct(&mut self, random: &mut Random) -> bool {
+        if self.direct <= 0.0 || self.direct >= 1.0 {
+            return self.direct > 0.0;
+        }
+        if self.arrivals == Arrivals::Constant {
+            self.direct_owed += self.direct;
+            let due = self.direct_owed >= 1.0;
+            self.direct_owed -= f64::from(u8::from(due));
+            return due;
+        }
+        random.unit() <= self.direct
     }
 
     /// How many messages each room got.
@@ -95,27 +130,12 @@ fn at(place: u32) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::plan::{Mode, Wish};
+    use super::super::plan::Wish;
+    use super::super::plan::tests::wish;
     use super::*;
 
     fn plan(arrivals: Arrivals) -> Plan {
-        Plan::new(Wish {
-            target: super::super::dialect::Target::Ringroom,
-            address: "127.0.0.1:1".parse().unwrap(),
-            mode: Mode::Rooms,
-            connections: 12,
-            rooms: 3,
-            room_size: 4,
-            rate: 100.0,
-            sizes: super::super::body::Sizes::Fixed(128),
-            threads: 2,
-            arrivals,
-            seed: 1,
-            warmup_ns: 0,
-            duration_ns: 1,
-            grace_ns: 1,
-        })
-        .unwrap()
+        Plan::new(Wish { connections: 12, arrivals, ..wish() }).unwrap()
     }
 
     #[test]
@@ -136,7 +156,7 @@ mod tests {
         }
         assert!(per_link.values().all(|n| *n == 100), "{per_link:?}");
         assert_eq!(senders.sent().values().sum::<u32>(), 600);
-        assert!((senders.rate(&plan) - 50.0).abs() < 1e-9);
+        assert!((senders.share() - 0.5).abs() < 1e-9);
     }
 
     #[test]
@@ -154,6 +174,21 @@ mod tests {
         assert!(run(3).iter().all(|(_, n)| (9_600..10_400).contains(n)), "{:?}", run(3));
         assert_eq!(run(3), run(3));
         assert_ne!(run(3), run(4));
+    }
+
+    #[test]
+    fn the_part_of_direct_messages_is_kept_and_goes_to_the_partner() {
+        for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
+            let plan = Plan::new(Wish { connections: 12, arrivals, direct_share: 0.25, ..wish() }).unwrap();
+            let mut senders = Senders::new(&plan, 1);
+            let mut random = Random::new(1);
+            let turns: Vec<Turn> = (0..8_000).map(|_| senders.next(&mut random, |_| true).unwrap()).collect();
+            let direct: Vec<&Turn> = turns.iter().filter(|turn| turn.room >= 3).collect();
+            assert!((1_850..2_150).contains(&direct.len()), "{}", direct.len());
+            let links = plan.connections_of(1);
+            assert!(direct.iter().all(|turn| plan.partner(links[turn.link]) == Some(turn.room)));
+            assert!((senders.share() - 0.5).abs() < 1e-9);
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! An id is good while its holder has a count of it; what it names then is nobody's business but the store's. Ids carry some bits of a
 //! generation, so that using one too long is an abort and not another user's message: the counts are our own state, and every slip is an assert.
 
+use std::ptr::NonNull;
+
 use bytes::Bytes;
 
 use crate::limits::SEND_BYTES_MAX;
@@ -50,7 +52,8 @@ impl FrameId {
 #[must_use]
 pub struct Loan {
     frame: FrameId,
-    start: *const u8,
+    /// Not null, so that a place for a loan is no larger than a loan.
+    start: NonNull<u8>,
     len: u32,
 }
 
@@ -61,7 +64,7 @@ impl Loan {
 
     /// The first of [`Loan::len`] readable bytes.
     pub fn as_ptr(&self) -> *const u8 {
-        self.start
+        self.start.as_ptr()
     }
 
     pub fn len(&self) -> u32 {
@@ -223,7 +226,7 @@ impl FrameStore {
         let entry = self.entry_mut(frame);
         assert!(entry.count > entry.loans, "a frame was lent without a count");
         entry.loans += 1;
-        Loan { frame, start: entry.payload.bytes()[start as usize..].as_ptr(), len: len_all - start }
+        Loan { frame, start: NonNull::from(&entry.payload.bytes()[start as usize..]).cast(), len: len_all - start }
     }
 
     /// Ends a loan: its count is the caller's again (release it, or lend again from a later start).
@@ -231,7 +234,7 @@ impl FrameStore {
     pub fn give_back(&mut self, loan: Loan) -> FrameId {
         let entry = self.entry_mut(loan.frame);
         assert!(entry.loans > 0, "a loan came back to a frame that lent none");
-        debug_assert!(entry.payload.bytes().as_ptr_range().end == loan.start.wrapping_add(loan.len as usize), "a loan of other bytes");
+        debug_assert!(entry.payload.bytes().as_ptr_range().end == loan.as_ptr().wrapping_add(loan.len as usize), "a loan of other bytes");
         entry.loans -= 1;
         loan.frame
     }
@@ -251,6 +254,16 @@ impl FrameStore {
             }
             buffer.extend_from_slice(bytes);
         }
+        Some(self.occupy(Payload::Gathered(buffer)))
+    }
+
+    /// Copies bytes into a pooled buffer, which becomes a frame with a count of one (the caller's). `None` as for [`FrameStore::gather`].
+    pub fn insert_copy(&mut self, bytes: &[u8]) -> Option<FrameId> {
+        if self.is_full() || bytes.len() > SEND_BYTES_MAX {
+            return None;
+        }
+        let mut buffer = self.gathers.take()?;
+        buffer.extend_from_slice(bytes);
         Some(self.occupy(Payload::Gathered(buffer)))
     }
 

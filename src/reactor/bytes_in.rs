@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::connection::{Phase, Waits};
+use super::connection::{Phase, Unread, Waits};
 use super::core::Core;
 use super::counters::Ended;
 use super::effects::Ending;
@@ -54,7 +54,7 @@ impl<S> Core<S> {
                 return;
             }
         }
-        if connection.unread.is_empty() {
+        if connection.unread.is_none() {
             let parsed = self.parse(key, bytes);
             if let Parsed::Used(used) = parsed {
                 self.keep_unread(key, &bytes[used..]);
@@ -68,22 +68,20 @@ impl<S> Core<S> {
     /// Judges what was kept.
     pub(super) fn parse_unread(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let unread = std::mem::take(&mut connection.unread);
-        self.unread_bytes -= unread.len();
-        let parsed = self.parse(key, &unread);
-        let Parsed::Used(used) = parsed else {
-            return self.spare_buffer(unread);
-        };
-        if used == unread.len() {
-            return self.spare_buffer(unread);
+        let Some(mut unread) = connection.unread.take() else { return };
+        let len = unread.bytes.len();
+        self.unread_bytes -= len;
+        match self.parse(key, &unread.bytes) {
+            Parsed::Used(used) if used < len => {
+                unread.bytes.drain(..used);
+                self.unread_bytes += unread.bytes.len();
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.unread = Some(unread);
+                }
+                self.start_waiting(key, used > 0);
+            }
+            _ => self.spare_buffer(unread),
         }
-        let mut unread = unread;
-        unread.drain(..used);
-        self.unread_bytes += unread.len();
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.unread = unread;
-        }
-        self.start_waiting(key, used > 0);
     }
 
     fn keep_unread(&mut self, key: Key, bytes: &[u8]) {
@@ -91,7 +89,8 @@ impl<S> Core<S> {
             return;
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let (own, all) = (connection.unread.len() + bytes.len(), self.unread_bytes + bytes.len());
+        let before = connection.unread.as_ref().map_or(0, |unread| unread.bytes.len());
+        let (own, all) = (before + bytes.len(), self.unread_bytes + bytes.len());
         let most = self.settings.queues.leftover_bytes_max;
         // Before nobody's frame may come in pieces any longer, those go whose pieces are large.
         let greedy = own > UNDER_PRESSURE_UNREAD_BYTES_MAX && own < all && all > most / 4 * 3;
@@ -99,13 +98,10 @@ impl<S> Core<S> {
             let message = "too many bytes wait to be read";
             return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some(message)));
         }
-        let fresh = connection.unread.is_empty();
-        if fresh && let Some(spare) = self.spare.pop() {
-            connection.unread = spare;
-        }
-        connection.unread.extend_from_slice(bytes);
+        let spare = &mut self.spare;
+        connection.unread.get_or_insert_with(|| spare.pop().unwrap_or_default()).bytes.extend_from_slice(bytes);
         self.unread_bytes += bytes.len();
-        self.start_waiting(key, fresh);
+        self.start_waiting(key, before == 0);
     }
 
     /// A frame's first byte has come without its last: it must be whole in time.
@@ -125,14 +121,14 @@ impl<S> Core<S> {
     pub(super) fn forget_unread(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.waiting_ms = 0;
-        let unread = std::mem::take(&mut connection.unread);
-        self.unread_bytes -= unread.len();
+        let Some(unread) = connection.unread.take() else { return };
+        self.unread_bytes -= unread.bytes.len();
         self.spare_buffer(unread);
     }
 
-    fn spare_buffer(&mut self, mut unread: Vec<u8>) {
-        if unread.capacity() > 0 && unread.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_MAX {
-            unread.clear();
+    fn spare_buffer(&mut self, mut unread: Box<Unread>) {
+        if unread.bytes.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_MAX {
+            unread.bytes.clear();
             self.spare.push(unread);
         }
     }
@@ -300,11 +296,11 @@ impl<S> Core<S> {
     /// A blocked request has waited too long: it is refused, what stands behind it goes on.
     fn refuse_blocked(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let unread = std::mem::take(&mut connection.unread);
+        let unread = connection.unread.take().expect("a request that waits is unread");
         connection.waits = Waits::No;
         connection.waiting_ms = 0;
-        self.unread_bytes -= unread.len();
-        let Cut::Frame { json, rest } = cut(&unread, FRAME_BYTES_MAX) else {
+        self.unread_bytes -= unread.bytes.len();
+        let Cut::Frame { json, rest } = cut(&unread.bytes, FRAME_BYTES_MAX) else {
             unreachable!("a request that waits stands first in what is unread")
         };
         if let Some(Ok(request)) = self.decode(key, json) {
@@ -312,8 +308,8 @@ impl<S> Core<S> {
             self.chat.handle_overload(key, &refusal, &mut self.effects);
             self.settle();
         }
-        let rest = rest.to_vec();
-        self.keep_unread(key, &rest);
+        self.keep_unread(key, rest);
+        self.spare_buffer(unread);
         self.parse_unread(key);
         self.want_rearm(key);
         self.hang_up_if_judged(key);
@@ -378,13 +374,16 @@ impl<S> Core<S> {
         let connection = self.connections.get_mut(key).expect("found by the caller");
         connection.phase = Phase::Open;
         connection.deadline_ms = end_ms;
-        connection.public_id = public_id;
         connection.read_ms = now_ms;
         connection.check_ms = u64::MAX;
         self.check_no_later(key, check_ms);
         self.want_rearm(key);
         self.counters.logins.add(1);
         self.chat.handle_login(key, login, public_id, &mut self.effects);
+        if self.chat.public_id(key).is_none() {
+            // Not let in: its `bye` is among the effects.
+            self.directory.remove(public_id);
+        }
         self.settle();
     }
 

@@ -61,8 +61,11 @@ pub enum State {
     Joining,
 }
 
-/// Not in the directory.
-pub(super) const NO_PUBLIC_ID: u64 = u64::MAX;
+/// Bytes kept for one connection, at least one.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    pub(super) bytes: Vec<u8>,
+}
 
 #[derive(Debug)]
 pub(super) struct Connection<S> {
@@ -99,7 +102,8 @@ pub(super) struct Connection<S> {
     /// Bytes thrown away since the end.
     pub(super) discarded: u32,
     /// Received and not yet judged: an incomplete frame, or what stands behind a blocked request.
-    pub(super) unread: Vec<u8>,
+    /// Boxed, because hardly any connection has some at any one time.
+    pub(super) unread: Option<Box<Unread>>,
     /// Milliseconds of the monotonic clock, all of them.
     pub(super) read_ms: u64,
     /// When a byte was last seen to have gone out, or the send in flight was made.
@@ -112,8 +116,6 @@ pub(super) struct Connection<S> {
     pub(super) deadline_ms: u64,
     /// When the wheel looks at the connection next.
     pub(super) check_ms: u64,
-    /// The session's key in the directory; [`NO_PUBLIC_ID`] before login.
-    pub(super) public_id: u64,
     pub(super) ended: Ended,
 }
 
@@ -138,14 +140,13 @@ impl<S> Connection<S> {
             queued_bytes: 0,
             send_start: 0,
             discarded: 0,
-            unread: Vec::new(),
+            unread: None,
             read_ms: now_ms,
             progress_ms: now_ms,
             acked: 0,
             waiting_ms: 0,
             deadline_ms,
             check_ms: u64::MAX,
-            public_id: NO_PUBLIC_ID,
             ended: Ended::Stopped,
         }
     }
@@ -178,4 +179,4 @@ impl<S> Connection<S> {
     }
 }
 
-const _: () = assert!(std::mem::size_of::<Connection<std::os::fd::OwnedFd>>() <= 192, "the hot half of a session");
+const _: () = assert!(std::mem::size_of::<Connection<std::os::fd::OwnedFd>>() <= 128, "the hot half of a session");

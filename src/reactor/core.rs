@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use crossbeam_channel::{Receiver, Sender};
 
-use super::connection::{Connection, Phase, Waits};
+use super::connection::{Connection, Phase, Unread, Waits};
 use super::counters::{Counters, Ended, Shared};
 use super::crowd::Crowd;
 use super::overload::Sheds;
@@ -93,7 +93,9 @@ pub(super) struct Core<S> {
     /// Connections with a request that is to be offered again.
     pub(super) blocked: VecDeque<Key>,
     pub(super) unread_bytes: usize,
-    pub(super) spare: Vec<Vec<u8>>,
+    /// Buffers for what is unread, recycled with their boxes.
+    #[allow(clippy::vec_box, reason = "connections hold them boxed")]
+    pub(super) spare: Vec<Box<Unread>>,
     pub(super) sheds: Sheds,
     pub(super) drain: Drain,
     /// When the rules last looked at their own deadlines.

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::connection::{NO_PUBLIC_ID, Phase, Waits};
+use super::connection::{Phase, Waits};
 use super::core::Core;
 use super::counters::Ended;
 use super::crowd::UNDER_PRESSURE_FRAMES_MAX;
@@ -164,8 +164,8 @@ impl<S> Core<S> {
         connection.waits = Waits::No;
         connection.deadline_ms = now_ms + crate::limits::CLOSE_FLUSH_MS;
         self.counters.end(ending.ended);
-        if connection.public_id != NO_PUBLIC_ID {
-            self.directory.remove(connection.public_id);
+        if let Some(public_id) = self.chat.public_id(key) {
+            self.directory.remove(public_id);
         }
         self.asked.remove(&key);
         self.crowd.forget(key);

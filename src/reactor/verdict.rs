@@ -121,7 +121,7 @@ impl<S> Core<S> {
             return;
         }
         let mut connection = self.take_out(key).expect("found by the caller");
-        let unread = std::mem::take(&mut connection.unread);
+        let unread = connection.unread.take().map_or_else(Vec::new, |unread| unread.bytes);
         self.unread_bytes -= unread.len();
         self.counters.moved.add(1);
         self.port.post(home, Envelope::Move(Box::new(Move { socket: connection.socket, login, unread })));

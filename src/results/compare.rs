@@ -15,7 +15,7 @@ use crate::stats::{permutation, shift};
 use super::Problem;
 use super::environment::{self, Difference};
 use super::run::Run;
-use super::side::{Side, check_same_scenario};
+use super::side::{Side, check_distinct, check_same_scenario};
 
 pub const FORMAT: &str = "ringroom-compare";
 pub const VERSION: u32 = 1;
@@ -144,6 +144,7 @@ pub fn compare(request: Request<'_>) -> Result<Comparison, Problem> {
     if others.is_empty() {
         return Err(Problem::Usage("one side alone: name at least two directories".into()));
     }
+    check_distinct(request.sides.iter().chain(request.again).flat_map(|side| &side.runs))?;
     check_same_scenario(request.sides.iter().chain(request.again).flat_map(|side| &side.runs))?;
     let pairs = others.iter().map(|other| pair(first, other, request)).collect();
     Ok(Comparison {

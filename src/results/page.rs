@@ -59,7 +59,29 @@ fn head(comparison: &Comparison) -> Markup {
         }
         head.close();
     }
+    head.leaf("h2", &[], "In short").open("ul", &[("class", "short")]);
+    for pair in &comparison.pairs {
+        head.leaf("li", &[], &in_short(pair));
+    }
+    head.close();
     head
+}
+
+/// `b against a: room.delivery better at p50, p99, worse at p99.9; sent not shown`.
+pub fn in_short(pair: &Pair) -> String {
+    let tables = pair.histograms.iter().map(|histogram| (histogram.name.as_str(), &histogram.rows)).chain([("whole runs", &pair.whole)]);
+    let of = |(name, rows): (&str, &Vec<Row>)| {
+        let at =
+            |verdict: Verdict| -> Vec<&str> { rows.iter().filter(|row| row.finding.verdict == verdict).map(|row| row.figure).collect() };
+        let named = |verdict: Verdict| Some((verdict.name(), at(verdict))).filter(|(_, figures)| !figures.is_empty());
+        let parts: Vec<String> = [Verdict::Better, Verdict::Worse, Verdict::Invalid]
+            .into_iter()
+            .filter_map(named)
+            .map(|(word, figures)| format!("{word} at {}", figures.join(", ")))
+            .collect();
+        format!("{name} {}", if parts.is_empty() { "not shown".to_owned() } else { parts.join(", ") })
+    };
+    format!("{} against {}: {}", pair.b, pair.a, tables.map(of).collect::<Vec<_>>().join("; "))
 }
 
 /// One table per histogram, and one of whole runs.

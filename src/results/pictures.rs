@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 
 use crate::chart::markup::Markup;
 use crate::chart::page;
-use crate::chart::plot::{Axis, Band, DotRow, Dots, Line, Plot, Stripe, Weight, legend};
+use crate::chart::plot::{Axis, Band, DotRow, Dots, Line, Plot, Stripe, Weight, legend, legend_of_marks};
 use crate::chart::scale::{Scale, Unit};
 use crate::stats::verdict::BEYOND_MIN;
 
@@ -104,7 +104,7 @@ pub fn shift_plot(pair: &HistogramPair, names: [&str; 2], style: usize) -> Optio
         points: points.iter().map(|(quantile, share, ..)| (*quantile, *share)).collect(),
     });
     let caption = format!(
-        "{title}: below 0 {} is faster. The band is the 95 % interval of each point by itself; inside the grey stripe ({}) a shift is too small to count.",
+        "{title}: below 0 {} is faster. The band is the 95 % interval of each point by itself; inside the grey stripe ({}, the largest of the judged quantiles' thresholds) a shift is too small to count.",
         names[1],
         crate::chart::text::percent(least)
     );
@@ -130,5 +130,5 @@ pub fn run_dots(pair: &HistogramPair, names: [&str; 2], styles: [usize; 2]) -> O
     let dots = Dots { title: title.clone(), about: "One mark per run, a bar at each median".into(), x, rows };
     let caption =
         format!("{title}. One mark per run, a bar at each side's median: where the marks overlap, runs of both sides came out alike.");
-    Some(page::figure(&caption, Some(legend(&[(styles[0], names[0]), (styles[1], names[1])])), dots.draw()))
+    Some(page::figure(&caption, Some(legend_of_marks(&[(styles[0], names[0]), (styles[1], names[1])])), dots.draw()))
 }

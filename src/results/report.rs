@@ -185,7 +185,7 @@ fn latency_table(run: &Run) -> Markup {
 fn series(run: &Run, value: &dyn Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
     let seconds = run.list("seconds");
     let every = seconds.len().div_ceil(SECONDS_MAX).max(1);
-    let point = |second: &Value| Some((field(second, "end_ns")? / 1e9, value(second)?));
+    let point = |second: &Value| Some((field(second, "start_ns")?.midpoint(field(second, "end_ns")?) / 1e9, value(second)?));
     seconds.iter().filter(|second| second.get("phase").and_then(Value::as_str) != Some("grace")).step_by(every).filter_map(point).collect()
 }
 
@@ -381,11 +381,12 @@ fn plan(run: &Run) -> Vec<(String, String)> {
 
 /// `hold 2.00 s to 12.0 s at 1,000 per s`.
 fn phase(entry: &Value) -> String {
+    let clock = |ns: f64| if ns == 0.0 { "0".to_owned() } else { time(ns) };
     let number = |key: &str| entry.get(key).and_then(Value::as_f64);
     let name = entry.get("name").and_then(Value::as_str).unwrap_or("phase");
     match (number("start_ns"), number("end_ns"), number("rate_from"), number("rate_to")) {
         (Some(start), Some(end), Some(from), Some(to)) => {
-            format!("{name} {} to {} at {} to {} per s", time(start), time(end), count(from), count(to))
+            format!("{name} {} to {} at {} to {} per s", clock(start), clock(end), count(from), count(to))
         }
         _ => entry.to_string(),
     }

@@ -24,6 +24,9 @@ const TAGS_MAX: usize = 64;
 /// The two that make up the derived `delivery`.
 const DELIVERIES: [&str; 2] = ["room.delivery", "dm.delivery"];
 
+/// Not of the window, so not held against the result's counts.
+const OUTSIDE: [&str; 2] = ["connect", "warmup"];
+
 /// A run as it was read.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -58,7 +61,7 @@ impl Run {
         let Some(latency) = self.result.get("latency").and_then(Value::as_object) else {
             return Err(data(&self.path.join("result.json"), "has no latency"));
         };
-        for (name, figures) in latency {
+        for (name, figures) in latency.iter().filter(|(name, _)| !OUTSIDE.contains(&name.as_str())) {
             let told = figures.get("count").and_then(Value::as_u64).unwrap_or(0);
             let found = self.histograms.get(name).map_or(0, Histogram::len);
             if told != found {

@@ -3,6 +3,7 @@
 //! An argument is a directory of run directories, or one run. All runs of all sides must have carried out the same scenario; what may differ is
 //! what is compared (the target, its address, its configuration) and the seed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +65,31 @@ fn run_paths(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Refuses a run that would count twice, by its directory or as a copy.
+pub fn check_distinct<'a>(runs: impl Iterator<Item = &'a Run>) -> Result<(), Problem> {
+    let mut seen: BTreeMap<String, &Path> = BTreeMap::new();
+    for run in runs {
+        let place = run.path.canonicalize().unwrap_or_else(|_| run.path.clone());
+        let started = run.at("run").zip(run.at("started_unix_ms")).map(|(id, ms)| format!("{id} {ms}"));
+        for key in [Some(place.display().to_string()), started].into_iter().flatten() {
+            if let Some(before) = seen.insert(key, &run.path) {
+                return Err(Problem::Usage(format!("{} and {} are the same run", before.display(), run.path.display())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sides of one name get their path as name.
+pub fn tell_apart(sides: &mut [Side]) {
+    let names: Vec<String> = sides.iter().map(|side| side.name.clone()).collect();
+    for side in sides {
+        if names.iter().filter(|name| **name == side.name).count() > 1 {
+            side.name = side.path.display().to_string();
+        }
+    }
 }
 
 /// Refuses runs of different scenarios, with the first thing that differs.

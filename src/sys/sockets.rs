@@ -2,11 +2,11 @@
 //!
 //! Owns nothing; each call is one or a few system calls. Never sets O_NONBLOCK: io_uring answers EAGAIN at once on such a descriptor instead of
 //! waiting. TCP_NODELAY, TCP_NOTSENT_LOWAT and the buffer sizes of an accepted socket come from its listener, so accept costs no further call.
-#![allow(unsafe_code, reason = "TCP_INFO has no safe face")]
+#![allow(unsafe_code, reason = "TCP_INFO and IP_BIND_ADDRESS_NO_PORT have no safe face in std or socket2")]
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -48,6 +48,20 @@ pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
 /// Who is at the other end.
 pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     inet(SockRef::from(&socket).peer_addr()?)
+}
+
+/// Binds a socket that is about to connect to a source address, and leaves the port to connect(2) (IP_BIND_ADDRESS_NO_PORT): a port can then be used
+/// once per destination, not once in all.
+pub fn bind_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads `length` bytes of `on`, a live local, within the call.
+    let answer =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, (&raw const on).cast(), length) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    socket.bind(&SocketAddr::new(source, 0).into())
 }
 
 /// Bytes that the other end has acknowledged, the lower half of them: a fraction of a microsecond, and nothing in flight is disturbed.

@@ -106,7 +106,7 @@ impl Plant {
         let sent = u64::from(self.samples) * SECONDS / 100;
         json!({
             "format": "ringroom-load", "version": 2, "verdict": "ok", "exit": 0, "reasons": [], "warnings": [],
-            "command": ["ringroom", "load", "--rate", "1000"], "target": "ringroom", "loop": "open", "run": "0000002a",
+            "command": ["ringroom", "load", "--rate", "1000"], "target": "ringroom", "loop": "open", "run": format!("{:08x}", self.seed),
             "started_unix_ms": self.started_ms, "scenario": { "name": "fan-out", "file": null, "about": "One room of 100." },
             "plan": {
                 "address": "127.0.0.1:7777", "mode": "rooms", "connections": 100, "rooms": 1, "room_size": 100,

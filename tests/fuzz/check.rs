@@ -11,6 +11,7 @@ use ringroom::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, JSON_DEPTH_MAX};
 use ringroom::protocol::error::Reason;
 use ringroom::protocol::frame::{Cut, FrameError, Transport, cut, transport};
 use ringroom::protocol::message::{Hello, Join, Request, Send, decode};
+use ringroom::results::hlog;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -20,6 +21,25 @@ pub(crate) fn frame(bytes: &[u8]) {
         assert_eq!(cut_whole(bytes, frame_bytes_max), cut_byte_by_byte(bytes, frame_bytes_max));
     }
     transport_decides_once(bytes);
+}
+
+/// An interval log is read or refused with its line; what is read adds up. Returns how it came out.
+pub(crate) fn interval_log(bytes: &[u8]) -> &'static str {
+    let mut samples = 0u64;
+    let read = hlog::read(bytes, &mut |interval| {
+        let counted: u64 = interval.histogram.iter_recorded().map(|step| step.count_since_last_iteration()).sum();
+        assert_eq!(counted, interval.histogram.len(), "samples that no bucket holds");
+        samples = samples.checked_add(counted).expect("bounded by the reader for each line");
+        Ok(())
+    });
+    match read {
+        Ok(_) if samples > 0 => "samples",
+        Ok(_) => "empty",
+        Err(damage) => {
+            assert!(damage.line >= 1 && damage.line <= bytes.split(|byte| *byte == b'\n').count() && !damage.what.is_empty());
+            "damage"
+        }
+    }
 }
 
 type Cuts = (Vec<Vec<u8>>, Option<FrameError>);

@@ -23,7 +23,8 @@ use redis::Redis;
 use ringroom::Ringroom;
 
 /// Whom to drive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Target {
     #[default]
     Ringroom,
@@ -63,6 +64,14 @@ impl Target {
             Self::Mqtt => mqtt::ABILITIES,
         }
     }
+
+    /// The position in a delivery's `whole`, where the target has any.
+    pub fn position(self, whole: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Ringroom => ringroom::position(whole),
+            Self::Nats | Self::Redis | Self::Mqtt => None,
+        }
+    }
 }
 
 /// What a target promises, and so what is checked and what a plan may ask for.
@@ -98,14 +107,14 @@ pub struct Wanted<'a> {
 /// What has arrived. Slices point into the receive buffer or the connection's tail.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// One of this run's messages, whole and unchanged (see [`delivery`]), and its unit for [`Dialect::position`].
+    /// One of this run's messages, whole and unchanged (see [`delivery`]), and its unit for [`Target::position`].
     Delivery { stamp: Stamp, whole: &'a [u8] },
     /// The answer to a message: by its number, or (`None`) to the oldest one that has none.
     Sent { id: Option<u64> },
     /// A step of the login is answered; this one with the server's limits.
     Welcome(Box<ServerLimits>),
-    /// A step of the login is answered: a room is joined. `replay` messages follow.
-    Joined { replay: u64, recovered: Option<bool> },
+    /// A step of the login is answered: a room is joined. `at` is its newest position, `replay` messages follow; where a target has none of this, none.
+    Joined { room: Option<u32>, at: Option<&'a [u8]>, replay: u64, recovered: Option<bool> },
     /// The answer to [`Dialect::history`].
     History { id: u64, messages: u64 },
     /// To be answered with [`Dialect::keep_alive`].
@@ -224,14 +233,6 @@ impl Dialect {
             Self::Nats(dialect) => dialect.decode(tail, bytes, on_event),
             Self::Redis(dialect) => dialect.decode(tail, bytes, on_event),
             Self::Mqtt(dialect) => dialect.decode(tail, bytes, on_event),
-        }
-    }
-
-    /// The position in a delivery's `whole`, where the target has any.
-    pub fn position<'a>(&self, whole: &'a [u8]) -> Option<&'a [u8]> {
-        match self {
-            Self::Ringroom(dialect) => dialect.position(whole),
-            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) => None,
         }
     }
 

@@ -113,7 +113,7 @@ impl Mqtt {
             (SUBACK, [0, 1, codes @ ..]) => codes.iter().for_each(|code| {
                 on_event(match *code {
                     FAILURE => Event::Refused { id: None, reason: "SUBACK: a subscription was not granted".into() },
-                    _ => Event::Joined { replay: 0, recovered: None },
+                    _ => Event::Joined { room: None, at: None, replay: 0, recovered: None },
                 });
             }),
             (PINGRESP, []) => on_event(Event::Other),

@@ -100,7 +100,7 @@ fn read_message(words: &[u8]) -> Option<(&[u8], usize)> {
 fn read_line(line: &[u8]) -> Event<'_> {
     match line {
         b"PING" => Event::Ping,
-        b"PONG" => Event::Joined { replay: 0, recovered: None },
+        b"PONG" => Event::Joined { room: None, at: None, replay: 0, recovered: None },
         b"+OK" => Event::Other,
         _ => {
             if let Some(info) = line.strip_prefix(b"INFO ") {

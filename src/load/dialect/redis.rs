@@ -87,7 +87,7 @@ impl Redis {
         }
         match whole[0] {
             b':' => Event::Sent { id: None },
-            b'>' if whole.starts_with(SUBSCRIBED_OPEN) => Event::Joined { replay: 0, recovered: None },
+            b'>' if whole.starts_with(SUBSCRIBED_OPEN) => Event::Joined { room: None, at: None, replay: 0, recovered: None },
             b'%' => Event::Welcome(Box::default()),
             b'-' | b'!' => Event::Refused { id: None, reason: printable(&whole[1..whole.len() - END.len()]) },
             _ => Event::Other,

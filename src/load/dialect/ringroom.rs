@@ -21,7 +21,7 @@ const MESSAGE_OPEN: &[u8] = br#"{"type":"message","room":""#;
 const SENT_OPEN: &[u8] = br#"{"type":"sent","id":"#;
 const SEND_OPEN: &[u8] = br#"{"type":"send","id":"#;
 const BODY_KEY: &[u8] = br#""body":"#;
-/// All request numbers of sends have this many digits: [`super::super::ledger::SEND_ID_FIRST`] has.
+/// All request numbers of sends have this many digits: [`crate::load::page::SEND_ID_FIRST`] has.
 const ID_DIGITS: usize = 10;
 
 /// What stands in front of a body in a `send`; number and name are patched.
@@ -154,7 +154,12 @@ impl Ringroom {
             "message" => self.unusual_delivery(frame, &any),
             "sent" => Event::Sent { id: any.id },
             "welcome" => Event::Welcome(Box::new(any.limits.unwrap_or_default())),
-            "joined" => Event::Joined { replay: any.replay.unwrap_or(0), recovered: any.recovered },
+            "joined" => Event::Joined {
+                room: any.room.as_deref().and_then(|room| self.names.number(room.as_bytes())),
+                at: any.at.map(str::as_bytes),
+                replay: any.replay.unwrap_or(0),
+                recovered: any.recovered,
+            },
             "history" => {
                 Event::History { id: any.id.unwrap_or(0), messages: any.messages.map_or(0, |m| super::super::plan::as_u64(m.len())) }
             }
@@ -174,16 +179,17 @@ impl Ringroom {
             None => Event::Other,
         }
     }
+}
 
-    pub fn position<'a>(&self, whole: &'a [u8]) -> Option<&'a [u8]> {
-        const KEY: &[u8] = br#""at":""#;
-        let usual = whole.strip_prefix(MESSAGE_OPEN).and_then(split_name).and_then(|(_, rest)| rest.strip_prefix(br#"","at":""#));
-        let rest = match usual {
-            Some(rest) => rest,
-            None => &whole[whole.windows(KEY.len()).position(|bytes| bytes == KEY)? + KEY.len()..],
-        };
-        split_name(rest).map(|(position, _)| position)
-    }
+/// The position of a delivery.
+pub fn position(whole: &[u8]) -> Option<&[u8]> {
+    const KEY: &[u8] = br#""at":""#;
+    let usual = whole.strip_prefix(MESSAGE_OPEN).and_then(split_name).and_then(|(_, rest)| rest.strip_prefix(br#"","at":""#));
+    let rest = match usual {
+        Some(rest) => rest,
+        None => &whole[whole.windows(KEY.len()).position(|bytes| bytes == KEY)? + KEY.len()..],
+    };
+    split_name(rest).map(|(position, _)| position)
 }
 
 /// What stands before the next quote, and from that quote on.
@@ -234,6 +240,8 @@ struct Any<'a> {
     body: Option<&'a RawValue>,
     #[serde(borrow)]
     messages: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    at: Option<&'a str>,
     replay: Option<u64>,
     recovered: Option<bool>,
     code: Option<u32>,
@@ -260,8 +268,8 @@ mod tests {
     use serde_json::Value;
 
     use super::super::super::body::BODY_BYTES_MIN;
-    use super::super::super::ledger::SEND_ID_FIRST;
     use super::super::super::names::RunId;
+    use super::super::super::page::SEND_ID_FIRST;
     use super::super::super::schedule::Random;
     use super::super::Wanted;
     use super::*;
@@ -295,7 +303,7 @@ mod tests {
         let mut dialect = dialect();
         match dialect.read(text.as_bytes()) {
             Event::Delivery { stamp, whole } => {
-                assert_eq!(dialect.position(whole), text.contains("9f2c").then_some(&b"9f2c.17-0"[..]));
+                assert_eq!(position(whole), text.contains("9f2c").then_some(&b"9f2c.17-0"[..]));
                 Some(stamp)
             }
             _ => None,
@@ -374,10 +382,8 @@ mod tests {
         assert!(matches!(read(r#"{"type":"sent","id":1000000007,"room":"r","at":"1.2-0"}"#), Event::Sent { id: Some(1_000_000_007) }));
         assert!(matches!(read(r#"{"id":5,"type":"sent"}"#), Event::Sent { id: Some(5) }));
         assert!(matches!(read(r#"{"type":"ping"}"#), Event::Ping));
-        assert!(matches!(
-            read(r#"{"type":"joined","room":"r","replay":3,"recovered":true}"#),
-            Event::Joined { replay: 3, recovered: Some(true) }
-        ));
+        let joined = read(r#"{"type":"joined","room":"r614e-00000004","at":"9f.3-0","replay":3,"recovered":true}"#);
+        assert!(matches!(joined, Event::Joined { room: Some(4), at: Some(b"9f.3-0"), replay: 3, recovered: Some(true) }), "{joined:?}");
         assert!(matches!(read(r#"{"type":"history","id":4,"messages":[{"a":1},{}],"more":false}"#), Event::History { id: 4, messages: 2 }));
         assert!(matches!(read(r#"{"type":"gap","room":"r","since":"1.0-0"}"#), Event::Gap));
         assert!(matches!(read(r#"{"type":"error","id":3,"code":503,"reason":"overloaded"}"#), Event::Refused { id: Some(3), .. }));

@@ -1,8 +1,6 @@
-//! The files of a run: `result.json`, one `.hgrm` per histogram, and `run.hlog` with every second of each.
+//! The files of a run, as `FORMAT.md` describes them.
 //!
-//! `.hlog` is the interval log of HdrHistogram (V2, compressed), times in nanoseconds, tags as in [`super::summary::Summary::latency`] with
-//! `warmup.` before those of the warm-up, so that any slice of time can be cut out later and files of several generators be added.
-//! `.hgrm` is the percentile table that plotters read, in microseconds.
+//! The log and the seconds are written while the run goes on; everything else at the end. Nothing here is on a thread that sends or receives.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,26 +12,32 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::load::plan::as_f64;
-use crate::load::record::{Histograms, Interval, Phase};
+use crate::load::record::{Histograms, Interval, Name, Phase};
+use crate::results;
 
-use super::summary::Summary;
+use super::summary::{Second, Summary};
 
 /// Points of a percentile table between two halvings of the distance to 100 %.
 const TICKS_PER_HALF: u32 = 5;
+/// The tag of the warm-up's deliveries.
+const WARMUP: &str = "warmup";
 
 /// The directory a run writes to.
 #[derive(Debug)]
 pub struct Files {
     directory: PathBuf,
     log: BufWriter<File>,
+    seconds: BufWriter<File>,
 }
 
 impl Files {
     /// Makes the directory, and fails early if nothing could be kept in the end.
     pub fn create(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        let log = BufWriter::new(File::create(directory.join("run.hlog"))?);
-        Ok(Self { directory: directory.to_owned(), log })
+        let create = |name| File::create(directory.join(name)).map(BufWriter::new);
+        let mut seconds = create("seconds.csv")?;
+        writeln!(seconds, "{}", Second::COLUMNS)?;
+        Ok(Self { directory: directory.to_owned(), log: create("run.hlog")?, seconds })
     }
 
     /// Begins the log; times in it count from `start`.
@@ -44,32 +48,46 @@ impl Files {
         builder.begin_log_with(&mut self.log, &mut serializer).map(drop)
     }
 
-    /// Adds a second to the log.
+    /// Adds the logins, which come before the first second.
+    pub fn add_logins(&mut self, histograms: &Histograms) -> io::Result<()> {
+        self.write(histograms.of(Name::Connect), (0, 0), Name::Connect.text())
+    }
+
+    /// Adds a second.
     pub fn add(&mut self, interval: &Interval) -> io::Result<()> {
+        writeln!(self.seconds, "{}", Second::of(interval).row())?;
+        let when = (interval.start_ns, interval.end_ns);
+        if interval.phase == Phase::Warmup {
+            return self.write(&interval.histograms.delivery(), when, WARMUP);
+        }
+        Name::ALL.into_iter().try_for_each(|name| self.write(interval.histograms.of(name), when, name.text()))
+    }
+
+    fn write(&mut self, histogram: &Histogram<u64>, (start_ns, end_ns): (u64, u64), tag: &str) -> io::Result<()> {
+        if histogram.is_empty() {
+            return Ok(());
+        }
         let mut serializer = V2DeflateSerializer::new();
         let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut self.log, &mut serializer)?;
-        let start = Duration::from_nanos(interval.start_ns);
-        let duration = Duration::from_nanos(interval.end_ns.saturating_sub(interval.start_ns));
-        for (name, histogram) in interval.histograms.named().into_iter().filter(|(_, h)| !h.is_empty()) {
-            let name = if interval.phase == Phase::Warmup { format!("warmup.{name}") } else { name.to_owned() };
-            let written = log.write_histogram(histogram, start, duration, Tag::new(&name));
-            written.map_err(|error| io::Error::other(error.to_string()))?;
-        }
-        Ok(())
+        let (start, length) = (Duration::from_nanos(start_ns), Duration::from_nanos(end_ns.saturating_sub(start_ns)));
+        let tag = Tag::new(tag).ok_or_else(|| io::Error::other("a tag with a blank or a comma"))?;
+        log.write_histogram(histogram, start, length, Some(tag)).map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// Writes what is known at the end.
-    pub fn finish(mut self, summary: &Summary, histograms: &Histograms) -> io::Result<()> {
+    pub fn finish(mut self, summary: &Summary, histograms: &Histograms, scenario: &str) -> io::Result<()> {
         self.log.flush()?;
+        self.seconds.flush()?;
         let mut json = serde_json::to_vec_pretty(summary)?;
         json.push(b'\n');
         fs::write(self.directory.join("result.json"), json)?;
-        for (name, histogram) in histograms.named().into_iter().filter(|(_, h)| !h.is_empty()) {
+        fs::write(self.directory.join("scenario.toml"), scenario)?;
+        for (name, histogram) in histograms.named() {
             let mut file = BufWriter::new(File::create(self.directory.join(format!("{name}.hgrm")))?);
-            percentile_table(&mut file, histogram)?;
+            percentile_table(&mut file, &histogram)?;
             file.flush()?;
         }
-        Ok(())
+        results::report::write(&self.directory)
     }
 }
 
@@ -111,7 +129,7 @@ mod tests {
             let mut interval = Interval::new();
             interval.restart(phase, second * 1_000_000_000);
             interval.end_ns = (second + 1) * 1_000_000_000;
-            interval.histograms.delivery.saturating_record_n(1_000 * (second + 1), 10 + second);
+            interval.histograms.of_mut(Name::RoomDelivery).saturating_record_n(1_000 * (second + 1), 10 + second);
             files.add(&interval).unwrap();
         }
         files.log.flush().unwrap();
@@ -124,7 +142,7 @@ mod tests {
                 seen.push((interval.tag().unwrap().as_str().to_owned(), interval.start_timestamp().as_secs(), histogram.len()));
             }
         }
-        let expected = [("warmup.delivery", 0, 10), ("delivery", 1, 11), ("delivery", 2, 12)];
+        let expected = [("warmup", 0, 10), ("room.delivery", 1, 11), ("room.delivery", 2, 12)];
         assert_eq!(seen, expected.map(|(tag, second, count)| (tag.to_owned(), second, count)));
     }
 

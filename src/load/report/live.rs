@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use crate::load::record::{Interval, Phase};
+use crate::load::record::{Interval, Name, Phase};
 
 use super::{count, per_second, time};
 
@@ -63,28 +63,44 @@ fn when(interval: &Interval) -> When {
     }
 }
 
+/// What the line says beside the second's own figures.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// Deliveries on their way.
+    pub missing: u64,
+    /// Until the window ends.
+    pub left_ns: u64,
+}
+
 /// The line of a second.
-pub fn line(interval: &Interval) -> String {
+pub fn line(interval: &Interval, around: Around) -> String {
     let ns = interval.end_ns.saturating_sub(interval.start_ns);
     let rate = |events| count(per_second(events, ns));
-    let delivery = &interval.histograms.delivery;
+    let delivery = interval.histograms.delivery();
     let phase = match interval.phase {
         Phase::Warmup => "warm-up",
         Phase::Measured => "measure",
         Phase::Grace => "grace",
     };
     let counts = &interval.counts;
-    format!(
-        "{phase:>7} {:>5.1}s  offered {}/s  sent {}/s  delivered {}/s  p50 {}  p99 {}  max {}  late p99 {}",
+    let [p50, p99] = [0.5, 0.99].map(|q| time(delivery.value_at_quantile(q)));
+    let late = time(interval.histograms.of(Name::Lateness).value_at_quantile(0.99));
+    let mut line = format!(
+        "{phase:>7} {:>5.1}s  offered {}/s  sent {}/s  delivered {}/s  p50 {p50}  p99 {p99}  max {}  late p99 {late}  missing {}",
         crate::load::plan::as_f64(interval.end_ns) / 1e9,
         rate(counts.offered),
         rate(counts.sent),
         rate(counts.delivered),
-        time(delivery.value_at_quantile(0.5)),
-        time(delivery.value_at_quantile(0.99)),
         time(delivery.max()),
-        time(interval.histograms.lateness.value_at_quantile(0.99)),
-    )
+        count(around.missing),
+    );
+    for (number, what) in [(counts.refused, "refused"), (counts.doubled, "DOUBLED"), (counts.out_of_order, "OUT OF ORDER")] {
+        if number > 0 {
+            line.push_str(&format!("  {what} {}", count(number)));
+        }
+    }
+    line.push_str(&format!("  ETA {}s", around.left_ns.div_ceil(1_000_000_000)));
+    line
 }
 
 /// Writes a line in the style; [`finish`] ends the last one.

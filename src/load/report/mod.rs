@@ -1,14 +1,27 @@
 //! What the user sees and keeps: the live line, the table, the drawing, the files.
 //!
-//! Takes finished figures and writes text. Never computes a verdict, never touches a socket. Percentiles with fewer than ten samples beyond
+//! Takes finished figures and writes text. Never computes a verdict, never touches a socket. Percentiles with fewer than 100 samples beyond
 //! them are printed as `n/a`: the maximum already says what there is.
+#![doc = include_str!("FORMAT.md")]
 
 pub mod files;
 pub mod live;
 pub mod summary;
 pub mod table;
 
+use hdrhistogram::Histogram;
+
 use super::plan::as_f64;
+
+/// Samples that must lie beyond a quantile for it to mean anything.
+const BEYOND_MIN: f64 = 100.0;
+
+/// The value at a quantile, where enough samples lie beyond it.
+pub fn quantile(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
+    // A tenth of a sample bears the rounding of 1 - 0.99.
+    let beyond = as_f64(histogram.len()) * (1.0 - quantile) + 0.1;
+    (beyond >= BEYOND_MIN).then(|| histogram.value_at_quantile(quantile))
+}
 
 /// A time as people read it, three digits.
 pub fn time(ns: u64) -> String {

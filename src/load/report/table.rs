@@ -9,17 +9,15 @@ use crate::load::record::Histograms;
 use crate::load::verdict::Verdict;
 
 use super::summary::{Server, Summary};
-use super::{count, time};
+use super::{count, quantile, time};
 
-/// Samples that must lie beyond a percentile for it to mean anything.
-const BEYOND_MIN: f64 = 10.0;
 const BAR_WIDTH: u64 = 50;
 
 pub fn write(out: &mut dyn Write, summary: &Summary, histograms: &Histograms) -> io::Result<()> {
     writeln!(out)?;
     writeln!(out, "{:<14}{:>12} {:>9} {:>9} {:>9} {:>9} {:>9}", "latency", "samples", "p50", "p90", "p99", "p99.9", "max")?;
-    for (name, histogram) in histograms.named().into_iter().filter(|(_, h)| !h.is_empty()) {
-        let at = |quantile| percentile(histogram, quantile);
+    for (name, histogram) in histograms.named() {
+        let at = |quantile| percentile(&histogram, quantile);
         let columns = [at(0.5), at(0.9), at(0.99), at(0.999), time(histogram.max())];
         write!(out, "{name:<14}{:>12}", count(histogram.len()))?;
         columns.iter().try_for_each(|column| write!(out, " {column:>9}"))?;
@@ -27,28 +25,27 @@ pub fn write(out: &mut dyn Write, summary: &Summary, histograms: &Histograms) ->
     }
     writeln!(out)?;
     counts(out, summary)?;
+    writeln!(out, "generator: busiest thread {:.0} % of its CPU, spinning not counted", summary.generator.busy_share * 100.0)?;
     if let Some(server) = &summary.server {
         cost(out, summary, server)?;
     }
-    if !histograms.delivery.is_empty() {
+    let delivery = histograms.delivery();
+    if !delivery.is_empty() {
         writeln!(out, "\ndelivery latency")?;
-        draw(out, &histograms.delivery)?;
+        draw(out, &delivery)?;
     }
     conclusion(out, summary)
 }
 
-fn percentile(histogram: &Histogram<u64>, quantile: f64) -> String {
-    if as_f64(histogram.len()) * (1.0 - quantile) < BEYOND_MIN {
-        return "n/a".into();
-    }
-    time(histogram.value_at_quantile(quantile))
+fn percentile(histogram: &Histogram<u64>, q: f64) -> String {
+    quantile(histogram, q).map_or_else(|| "n/a".into(), time)
 }
 
 fn counts(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
     let counts = &summary.counts;
     writeln!(
         out,
-        "window {}: offered {}, sent {} ({}/s), answered {}, refused {}, delivered {} ({}/s)",
+        "window {}: offered {}, sent {} ({}/s), answered {}, refused {}, delivered {} ({}/s), late {}",
         time(summary.window_ns),
         count(counts.offered),
         count(counts.sent),
@@ -57,6 +54,7 @@ fn counts(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
         count(counts.refused),
         count(counts.delivered),
         count(summary.delivered_per_s),
+        count(counts.late),
     )?;
     let faults = &summary.faults;
     writeln!(
@@ -81,7 +79,17 @@ fn counts(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
         writeln!(out, "closed {}: {reason}", count(*number))?;
     }
     if remarks.missed_by_closed > 0 {
-        writeln!(out, "missed by closed connections: {} deliveries", count(remarks.missed_by_closed))?;
+        writeln!(out, "missed by connections that were closed or away: {} deliveries", count(remarks.missed_by_closed))?;
+    }
+    for (reason, number) in &remarks.closed_readers {
+        writeln!(out, "slow or stopped readers ended {}: {reason}", count(*number))?;
+    }
+    for (kind, number) in &remarks.connect_failures {
+        writeln!(out, "coming back failed {}: {kind}", count(*number))?;
+    }
+    if remarks.reconnects > 0 {
+        let [back, whole, holes] = [remarks.reconnects, remarks.recovered, remarks.not_recovered].map(count);
+        writeln!(out, "came back {back}, rooms recovered {whole}, not recovered {holes}")?;
     }
     if remarks.gaps > 0 {
         writeln!(out, "gaps announced: {}", count(remarks.gaps))?;
@@ -162,10 +170,17 @@ fn step(ns: u64) -> String {
 
 fn conclusion(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
     writeln!(out)?;
+    if summary.kind == "closed" {
+        writeln!(out, "closed loop: maximum throughput; a stall delays what would have seen it, so the latencies are no one's experience")?;
+    }
+    for slo in summary.slo.iter().filter(|slo| slo.met == Some(true)) {
+        writeln!(out, "objective met: {} ({})", slo.text, slo.value_ns.map_or_else(String::new, time))?;
+    }
     summary.warnings.iter().try_for_each(|warning| writeln!(out, "note: {warning}"))?;
     let word = match summary.verdict {
         Verdict::Ok => "ok: every message reached every member, once and in order",
         Verdict::Faulty => "FAULTY",
+        Verdict::Missed => "MISSED: every message arrived, but not as wished",
         Verdict::Invalid => "INVALID RUN: do not use these figures",
     };
     let word = if summary.sent_in_all == 0 && summary.verdict == Verdict::Ok { "ok" } else { word };
@@ -198,9 +213,9 @@ mod tests {
     #[test]
     fn a_percentile_without_samples_beyond_it_is_not_printed() {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).unwrap();
-        histogram.saturating_record_n(1_000, 999);
+        histogram.saturating_record_n(1_000, 9_900);
         assert_eq!(percentile(&histogram, 0.99), "n/a");
-        histogram.saturating_record_n(1_000, 1_001);
+        histogram.saturating_record_n(1_000, 100);
         assert_eq!(percentile(&histogram, 0.99), "1.00us");
     }
 }
