@@ -21,6 +21,7 @@ pub mod mesh;
 
 pub mod reactor;
 
+pub mod control;
 pub mod results;
 
 pub mod client;

@@ -88,6 +88,7 @@ impl Shard {
             counters: counters.clone(),
             shared: Arc::new(Shared::default()),
             control: orders,
+            errands: bounded(1).1,
             report: bounded(4).0,
         };
         let ring = ring_support::ring_with(|setup| setup.listeners.push(listener));

@@ -68,7 +68,7 @@ impl Server {
     }
 
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("sh").args(["-c", &format!("kill {name} {}", self.child.id())]).status().unwrap().success());
     }
 
     /// Waits for a line of the log.

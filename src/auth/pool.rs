@@ -147,6 +147,11 @@ impl Pool {
     pub fn counts(&self) -> PoolCounts {
         self.state.counts()
     }
+
+    /// Tokens that no thread has begun with.
+    pub fn waiting(&self) -> usize {
+        self.jobs.len()
+    }
 }
 
 impl Verifier for Handle {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::dedup::KeyHash;
-use crate::ids::{Key, Position, RequestId, SessionId, SessionRef, ShardId};
+use super::sample::{Stage, Stamp, Stamps};
+use crate::ids::{Key, Now, Position, RequestId, SessionId, SessionRef, ShardId};
 use crate::protocol::error::Reason;
 
 /// Which of the two send budgets a delivery draws on.
@@ -43,6 +44,12 @@ pub enum Effect {
         targets: std::ops::Range<usize>,
         class: Class,
         worth: Worth,
+        stamps: Stamps,
+    },
+    /// The answer to a request from outside ([`Shard::handle_publish`](super::Shard::handle_publish)): the frame that a session would read.
+    Tell {
+        ticket: u32,
+        payload: Bytes,
     },
     /// First in, first out per destination; never to this shard itself.
     Post {
@@ -78,6 +85,8 @@ pub enum Effect {
 pub struct Effects {
     pub list: Vec<Effect>,
     pub targets: Vec<SessionId>,
+    /// How long sampled messages took for a stage, microseconds.
+    pub samples: Vec<(Stage, u32)>,
 }
 
 impl Effects {
@@ -89,9 +98,17 @@ impl Effects {
         self.list.push(Effect::Queue { session, payload, worth: Worth::Kept });
     }
 
+    /// A message has come to the end of a stage that it began at `since`.
+    pub(super) fn sample(&mut self, stage: Stage, since: Stamp, now: Now) {
+        if since.is_sampled() {
+            self.samples.push((stage, since.age_us(now)));
+        }
+    }
+
     pub fn clear(&mut self) {
         self.list.clear();
         self.targets.clear();
+        self.samples.clear();
     }
 }
 
@@ -118,6 +135,8 @@ pub struct Parcel {
     bytes: Bytes,
     room_len: u8,
     user_len: u8,
+    /// When a sampled message was read.
+    pub received: Stamp,
 }
 
 impl Parcel {
@@ -126,7 +145,7 @@ impl Parcel {
         let room_len = u8::try_from(room.len()).expect("a room's name has at most 65 bytes");
         let user_len = u8::try_from(user.len()).expect("a user's name has at most 64 bytes");
         debug_assert!(bytes.starts_with(room.as_bytes()) && bytes[room.len()..].starts_with(user.as_bytes()));
-        Self { bytes, room_len, user_len }
+        Self { bytes, room_len, user_len, received: Stamp::default() }
     }
 
     pub fn room(&self) -> &str {
@@ -276,6 +295,7 @@ pub enum Envelope {
         user: Key,
         payload: Bytes,
         ephemeral: bool,
+        stamps: Stamps,
     },
     /// From the home: a message for every member of the place but `except`. `previous` is the room's position before it, `None` if it is ephemeral;
     /// `sessions` is how many the room has on all shards.
@@ -285,6 +305,7 @@ pub enum Envelope {
         except: Option<SessionId>,
         previous: Option<Position>,
         sessions: u32,
+        stamps: Stamps,
     },
     /// From the home: somebody came or went; for those who watch.
     Member {

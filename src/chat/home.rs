@@ -7,8 +7,10 @@ use bytes::Bytes;
 
 use super::dedup::KeyHash;
 use super::effect::{Appended, Effect, Effects, Entry, Envelope, Origin, Page, Parcel, Replay, Token, Watch};
+use super::outside::{OUTSIDE, is_outside};
 use super::presence::Parting;
 use super::room::{Deferred, Home};
+use super::sample::{Stage, Stamp, Stamps};
 use super::shard::{Pending, Shard, pack};
 use crate::ids::{Key, Now, Position, SessionRef, ShardId, WirePosition};
 use crate::limits::PRESENCE_ROOM_MAX;
@@ -60,10 +62,10 @@ impl Shard {
             // A session ended without a word.
             Envelope::Gone { parcel, from } => self.session_went(now, &parcel, (from.shard, Parting::Silent), out),
             Envelope::Publish { parcel, origin, ephemeral: true, echo, .. } => {
-                self.publish_ephemeral(now, &Message { parcel, origin, echo, key: None }, out);
+                self.publish_ephemeral(now, &Message::of(parcel, origin, echo), out);
             }
             Envelope::Publish { parcel, origin, ephemeral: false, echo, key } => {
-                self.publish(now, Message { parcel, origin, echo, key }, out);
+                self.publish(now, Message { key, ..Message::of(parcel, origin, echo) }, out);
             }
             Envelope::Page { parcel, origin, page } => self.home_page(&parcel, origin, page, out),
             Envelope::Who { parcel, origin } => self.home_who(&parcel, origin, out),
@@ -154,11 +156,11 @@ impl Shard {
     }
 
     fn publish(&mut self, now: Now, message: Message, out: &mut Effects) {
-        let Message { parcel, origin, echo, key } = message;
+        let Message { parcel, origin, echo, key, .. } = message;
         let room = parcel.room();
         let is_inbox = room.starts_with('@');
         let known = self.homes.find(self.hash(room), room);
-        if known.is_none() && !is_inbox {
+        if known.is_none() && !is_inbox && !is_outside(origin) {
             return self.refuse_origin(origin, Reason::NotJoined, "join the room first", out);
         }
         if let Some(first) = known.zip(key).and_then(|(home, key)| self.used_before(home, key, now.unix_ms)) {
@@ -169,7 +171,9 @@ impl Shard {
         }
         let home = self.find_or_make_home(room);
         let deadline_ms = now.mono_ms() + self.rules.log_ms;
-        let pending = Pending { parcel: parcel.clone(), origin, echo, key, home, deadline_ms, given_up: false };
+        out.sample(Stage::ToHome, parcel.received, now);
+        let judged = parcel.received.next(now);
+        let pending = Pending { parcel: parcel.clone(), origin, echo, key, home, deadline_ms, given_up: false, judged };
         let key = self.pending.insert(pending).expect("counted above");
         self.homes.get_mut(home).expect("found above").appends += 1;
         out.push(Effect::Append { token: Token(key), entry: Entry { parcel } });
@@ -190,7 +194,7 @@ impl Shard {
     fn publish_ephemeral(&mut self, now: Now, message: &Message, out: &mut Effects) {
         let room = message.parcel.room();
         let home = self.homes.find(self.hash(room), room);
-        if home.is_none() && !room.starts_with('@') {
+        if home.is_none() && !room.starts_with('@') && !is_outside(message.origin) {
             return self.refuse_origin(message.origin, Reason::NotJoined, "join the room first", out);
         }
         let sent = self.encode(&Outgoing::Sent { id: message.origin.id, room, at: None, duplicate: false });
@@ -250,7 +254,7 @@ impl Shard {
         if let Some(key) = pending.key {
             self.remember_key(home, key, position);
         }
-        let message = Message { parcel: pending.parcel.clone(), origin: pending.origin, echo: pending.echo, key: None };
+        let message = Message { judged: pending.judged, ..Message::of(pending.parcel.clone(), pending.origin, pending.echo) };
         self.spread(Some(home), &message, (payload, Some(previous)), out);
     }
 
@@ -264,9 +268,10 @@ impl Shard {
     /// To every shard with members of the room, or to the inbox's owner. Without a position before it a message is ephemeral.
     fn spread(&mut self, home: Option<Key>, message: &Message, what: (Bytes, Option<Position>), out: &mut Effects) {
         let (payload, previous) = what;
+        let stamps = Stamps { received: message.parcel.received, latest: message.judged };
         if let Some(owner) = message.parcel.room().strip_prefix('@') {
             if let Some(user) = self.users.find(self.hash(owner), owner) {
-                self.post(self.rules.shard, Envelope::Inbox { user, payload, ephemeral: previous.is_none() }, out);
+                self.post(self.rules.shard, Envelope::Inbox { user, payload, ephemeral: previous.is_none(), stamps }, out);
             }
             return;
         }
@@ -277,7 +282,8 @@ impl Shard {
             let to = self.homes.get(home).expect("found above").shards[index];
             let from = message.origin.from;
             let except = (!message.echo && to.shard == from.shard).then_some(from.session);
-            self.post(to.shard, Envelope::Deliver { place: to.place, payload: payload.clone(), except, previous, sessions }, out);
+            let deliver = Envelope::Deliver { place: to.place, payload: payload.clone(), except, previous, sessions, stamps };
+            self.post(to.shard, deliver, out);
         }
     }
 
@@ -300,7 +306,9 @@ impl Shard {
             }
             deferred.deadline_ms = now.mono_ms() + self.rules.hold_ms;
             deferred.held = true;
-            self.post(origin.from.shard, Envelope::Hold { session: origin.from.session }, out);
+            if !is_outside(origin) {
+                self.post(origin.from.shard, Envelope::Hold { session: origin.from.session }, out);
+            }
         }
         self.deferred += 1;
         self.counts.deferred += 1;
@@ -333,7 +341,7 @@ impl Shard {
             let state = self.homes.get_mut(home).expect("found above");
             let first = state.deferred.pop_front().expect("looked at above");
             self.deferred -= 1;
-            if first.held {
+            if first.held && first.from.session.slot != OUTSIDE {
                 self.post(first.from.shard, Envelope::Release { session: first.from.session }, out);
             }
             match first.envelope {
@@ -353,4 +361,12 @@ struct Message {
     origin: Origin,
     echo: bool,
     key: Option<KeyHash>,
+    /// When a sampled one was judged.
+    judged: Stamp,
+}
+
+impl Message {
+    fn of(parcel: Parcel, origin: Origin, echo: bool) -> Self {
+        Self { parcel, origin, echo, key: None, judged: Stamp::default() }
+    }
 }

@@ -5,10 +5,11 @@ use bytes::Bytes;
 use super::effect::{Class, Effect, Effects, Envelope, Page, PageRange, Replay, Since, Watch, Worth};
 use super::rights::Right;
 use super::room::{Member, Place};
+use super::sample::{Stage, Stamps};
 use super::session::Entry;
 use super::shard::{Flow, Shard};
 use crate::config::SlowReader;
-use crate::ids::{Key, Position, RequestId, SessionId, WirePosition};
+use crate::ids::{Key, Now, Position, RequestId, SessionId, WirePosition};
 use crate::limits::PAGE_MESSAGES_DEFAULT;
 use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::Outgoing;
@@ -31,6 +32,7 @@ pub(super) struct Delivery {
     pub(super) except: Option<SessionId>,
     pub(super) previous: Option<Position>,
     pub(super) sessions: u32,
+    pub(super) stamps: Stamps,
 }
 
 impl Shard {
@@ -131,7 +133,8 @@ impl Shard {
         if self.is_full(home) {
             return Flow::Blocked(home);
         }
-        let parcel = self.parcel_of(room, user, send.body);
+        let mut parcel = self.parcel_of(room, user, send.body);
+        parcel.received = self.meter.send(self.now, room, parcel.user());
         let origin = self.origin(session, send.id);
         let key = send.key.as_deref().filter(|_| !send.ephemeral).map(|key| self.key_hash(parcel.user(), key));
         self.ask(session, home, Envelope::Publish { parcel, origin, ephemeral: send.ephemeral, echo, key }, out);
@@ -261,8 +264,8 @@ impl Shard {
         self.take_answer(session, (payload, Worth::Kept), out);
     }
 
-    pub(super) fn deliver(&mut self, delivery: Delivery, out: &mut Effects) {
-        let Delivery { place, payload, except, previous, sessions } = delivery;
+    pub(super) fn deliver(&mut self, now: Now, delivery: Delivery, out: &mut Effects) {
+        let Delivery { place, payload, except, previous, sessions, stamps } = delivery;
         let Some(state) = self.places.get_mut(place) else {
             self.counts.stale += 1;
             return;
@@ -281,21 +284,25 @@ impl Shard {
         }
         let bulk = state.members.len() >= self.rules.bulk_room_members;
         let class = if bulk { Class::Bulk } else { Class::Interactive };
-        self.fanout(payload, start, (class, worth), out);
+        self.fanout(now, (payload, stamps), (start, class, worth), out);
     }
 
-    pub(super) fn deliver_inbox(&mut self, user: Key, payload: Bytes, worth: Worth, out: &mut Effects) {
+    pub(super) fn deliver_inbox(&mut self, now: Now, user: Key, what: (Bytes, Stamps, Worth), out: &mut Effects) {
+        let (payload, stamps, worth) = what;
         let start = out.targets.len();
         out.targets.extend(self.users.get(user).sessions.iter().copied());
-        self.fanout(payload, start, (Class::Interactive, worth), out);
+        self.fanout(now, (payload, stamps), (start, Class::Interactive, worth), out);
     }
 
-    fn fanout(&mut self, payload: Bytes, start: usize, how: (Class, Worth), out: &mut Effects) {
-        let (class, worth) = how;
+    /// To the targets from `start` on.
+    fn fanout(&mut self, now: Now, what: (Bytes, Stamps), how: (usize, Class, Worth), out: &mut Effects) {
+        let ((payload, mut stamps), (start, class, worth)) = (what, how);
+        out.sample(Stage::ToQueue, stamps.latest, now);
+        stamps.latest = stamps.latest.next(now);
         let targets = start..out.targets.len();
         self.counts.deliveries += targets.len() as u64;
         if !targets.is_empty() {
-            out.push(Effect::Fanout { payload, targets, class, worth });
+            out.push(Effect::Fanout { payload, targets, class, worth, stamps });
         }
     }
 
@@ -304,7 +311,8 @@ impl Shard {
         let start = out.targets.len();
         out.targets.extend(state.members.iter().filter(|member| member.watch).map(|member| member.session));
         let targets = start..out.targets.len();
-        out.push(Effect::Fanout { payload, targets, class: Class::Interactive, worth: Worth::Kept });
+        let stamps = Stamps::default();
+        out.push(Effect::Fanout { payload, targets, class: Class::Interactive, worth: Worth::Kept, stamps });
     }
 
     pub(super) fn member_off(&mut self, place: Key, payload: Bytes, out: &mut Effects) {

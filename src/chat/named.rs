@@ -81,6 +81,11 @@ impl<T: Named> NamedSlab<T> {
         self.slab.remove(key)
     }
 
+    /// Slots so far; each may hold a value.
+    pub(super) fn slots(&self) -> u32 {
+        self.slab.slots()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }

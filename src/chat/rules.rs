@@ -68,6 +68,18 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Takes the limits of settings that were read again; who and where the shard is stays, and so does what memory was laid out for.
+    pub(super) fn take_limits(&mut self, settings: &Settings) {
+        let identity =
+            Identity { shard: self.shard, shards: self.shards, epoch: self.epoch, node: String::new(), hash_seeds: self.hash_seeds };
+        let fresh = Rules::new(identity, settings);
+        self.heartbeat_ms = fresh.heartbeat_ms;
+        self.announced = fresh.announced;
+        self.sessions_per_user_max = fresh.sessions_per_user_max;
+        self.rate = fresh.rate;
+        (self.log_ms, self.hold_ms) = (fresh.log_ms, fresh.hold_ms);
+    }
+
     /// What becomes of a room's members that fall behind. An inbox loses nothing: where others drop their oldest, its owner is on its own.
     pub(super) fn slow_reader_of(&self, room: &str) -> SlowReader {
         if room.starts_with('@') {

@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 
-use ahash::RandomState;
 use bytes::{Bytes, BytesMut};
 
 use super::dedup::KeyHash;
 use super::effect::{Effect, Effects, Envelope, Origin, Parcel, Worth};
+use super::homes::Homes;
 use super::member::{Delivery, Joined};
 use super::named::NamedSlab;
+use super::outside::OUTSIDE;
 use super::presence::Absence;
 use super::retention::Retention;
 use super::room::{Home, Place};
 use super::rules::Rules;
+use super::sample::{Meter, Stamp};
 use super::session::{Leaving, Session};
 use super::users::Users;
 use crate::config::RateMode;
@@ -101,12 +103,14 @@ pub(super) struct Pending {
     pub(super) deadline_ms: u64,
     /// The sender was told 503: it still counts when the answer comes, but nobody waits for `sent`.
     pub(super) given_up: bool,
+    /// When a sampled message was judged.
+    pub(super) judged: Stamp,
 }
 
 #[derive(Debug)]
 pub struct Shard {
     pub(super) rules: Rules,
-    hasher: RandomState,
+    names: Homes,
     pub(super) sessions: Parallel<Session>,
     pub(super) users: Users,
     pub(super) places: NamedSlab<Place>,
@@ -126,6 +130,9 @@ pub struct Shard {
     pub(super) refuse_sends: bool,
     pub(super) draining: bool,
     pub(super) counts: Counts,
+    pub(super) meter: Meter,
+    /// Of the request that is being judged.
+    pub(super) now: Now,
 }
 
 /// Bytes of the piece that payloads are cut from. A payload keeps its whole piece alive: larger saves allocations, smaller saves memory under slow readers.
@@ -137,11 +144,10 @@ const LOG_DEADLINES_MAX: u64 = 12;
 
 impl Shard {
     pub fn new(rules: Rules) -> Self {
-        let [a, b, c, d] = rules.hash_seeds;
         let peers = vec![Peer::default(); usize::from(rules.shards)];
         let most = 1 << Key::SLOT_BITS;
         Self {
-            hasher: RandomState::with_seeds(a, b, c, d),
+            names: Homes::new(rules.hash_seeds, rules.shards),
             sessions: Parallel::default(),
             users: Users::new(most),
             places: NamedSlab::new(rules.places_max),
@@ -158,6 +164,8 @@ impl Shard {
             refuse_sends: false,
             draining: false,
             counts: Counts::default(),
+            meter: Meter::default(),
+            now: Now { mono_ns: 0, unix_ms: 0 },
             rules,
         }
     }
@@ -197,6 +205,11 @@ impl Shard {
         self.draining = true;
     }
 
+    /// Settings were read again: their limits count from the next request on.
+    pub fn handle_limits(&mut self, settings: &crate::config::Settings) {
+        self.rules.take_limits(settings);
+    }
+
     /// `send`s are refused while the shard can't keep up, and everything else goes on.
     pub fn handle_load(&mut self, refuse_sends: bool) {
         self.refuse_sends = refuse_sends;
@@ -207,6 +220,7 @@ impl Shard {
         if self.session(session).is_none_or(|state| state.leaving != Leaving::No) {
             return Flow::Next;
         }
+        self.now = now;
         let cost = self.cost(session, request);
         if let Some(flow) = self.out_of_tokens(now, session, (request, cost), out) {
             return flow;
@@ -332,6 +346,9 @@ impl Shard {
 
     /// One of the session's requests is answered.
     pub(super) fn take_answer(&mut self, session: SessionId, answer: (Bytes, Worth), out: &mut Effects) {
+        if session.slot == OUTSIDE {
+            return out.push(Effect::Tell { ticket: session.generation, payload: answer.0 });
+        }
         let Some(state) = self.session_mut(session) else {
             self.counts.stale += 1;
             return;
@@ -428,11 +445,12 @@ impl Shard {
             }
             Envelope::Left { session, place, payload } => self.left(session, place, payload, out),
             Envelope::Answer { session, payload } => self.take_answer(session, (payload, Worth::Kept), out),
-            Envelope::Deliver { place, payload, except, previous, sessions } => {
-                self.deliver(Delivery { place, payload, except, previous, sessions }, out);
+            Envelope::Deliver { place, payload, except, previous, sessions, stamps } => {
+                self.deliver(now, Delivery { place, payload, except, previous, sessions, stamps }, out);
             }
-            Envelope::Inbox { user, payload, ephemeral } => {
-                self.deliver_inbox(user, payload, if ephemeral { Worth::Ephemeral } else { Worth::Kept }, out);
+            Envelope::Inbox { user, payload, ephemeral, stamps } => {
+                let worth = if ephemeral { Worth::Ephemeral } else { Worth::Kept };
+                self.deliver_inbox(now, user, (payload, stamps, worth), out);
             }
             Envelope::Member { place, payload } => self.member_event(place, payload, out),
             Envelope::MemberOff { place, payload } => self.member_off(place, payload, out),
@@ -488,17 +506,16 @@ impl Shard {
 
     /// The hash of a room is its owner's if it is an inbox, so that a direct message takes one hop.
     pub(super) fn hash(&self, name: &str) -> u64 {
-        self.hasher.hash_one(name.strip_prefix('@').unwrap_or(name))
+        self.names.hash(name)
     }
 
     pub(super) fn home(&self, hash: u64) -> ShardId {
-        let scaled = (u128::from(hash) * u128::from(self.rules.shards)) >> 64;
-        ShardId(u16::try_from(scaled).expect("less than the number of shards"))
+        self.names.of_hash(hash)
     }
 
     /// A user's key, so that neither half can be made to collide.
     pub(super) fn key_hash(&self, user: &str, key: &str) -> KeyHash {
-        KeyHash { user: self.hasher.hash_one(user), key: self.hasher.hash_one((user, key)) }
+        KeyHash { user: self.names.hash_of(user), key: self.names.hash_of((user, key)) }
     }
 
     pub(super) fn origin(&self, session: SessionId, id: Option<RequestId>) -> Origin {

@@ -22,6 +22,7 @@ pub struct Flags {
     pub spin_us: Option<u64>,
     pub log_level: Option<log::LevelFilter>,
     pub insecure_open: bool,
+    pub admin: Vec<SocketAddr>,
 }
 
 /// Why there are no settings.
@@ -151,6 +152,10 @@ impl Reader<'_> {
         if flags.insecure_open {
             self.settings.auth.insecure_open = true;
             set("auth.insecure_open", "--insecure-open");
+        }
+        if !flags.admin.is_empty() {
+            self.settings.admin.listen.clone_from(&flags.admin);
+            set("admin.listen", "--admin");
         }
     }
 

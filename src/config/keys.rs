@@ -26,16 +26,22 @@ impl KeySpec {
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
+
+    /// A running server takes a new value (`reload`).
+    pub(super) fn reloads(&self) -> bool {
+        (self.section == "limits" && !self.name.starts_with("connections_")) || self.section == "log"
+    }
 }
 
 /// The sections in the file's order, with what they hold.
-pub(super) const SECTIONS: [(&str, &str); 7] = [
+pub(super) const SECTIONS: [(&str, &str); 8] = [
     ("server", "Where it listens and on which CPUs it runs."),
     ("auth", "Who may log in."),
     ("limits", "Counts and deadlines."),
     ("history", "What rooms and inboxes retain, in memory."),
     ("queues", "What may wait, and how much is sent per turn."),
     ("ring", "Sizes of each shard's io_uring and of its sockets' kernel queues."),
+    ("admin", "The control plane: metrics, health, admin and publish API, over HTTP on a thread of its own."),
     ("log", "What is logged (standard error)."),
 ];
 
@@ -429,6 +435,20 @@ pub(super) const KEYS: &[KeySpec] = &[
         meaning: "Connections per listening socket that wait to be accepted; the kernel cuts it to net.core.somaxconn.",
         cost: "log-in storms wait longer instead of being dropped.",
         slot: |s| number(&mut s.ring.backlog, 1..=65_535),
+    },
+    KeySpec {
+        section: "admin",
+        name: "listen",
+        meaning: "Addresses of the control plane, like [\"127.0.0.1:7778\"]. Empty: none. Anything but loopback needs `token_file`.",
+        cost: "",
+        slot: |s| Slot::Addresses(&mut s.admin.listen),
+    },
+    KeySpec {
+        section: "admin",
+        name: "token_file",
+        meaning: "File with the token that requests show as `Authorization: Bearer ...`: at least 16 letters. Only /healthz, /readyz and the page itself come without. Empty: no token, on loopback only. SIGHUP reads the file again.",
+        cost: "",
+        slot: |s| Slot::Text(&mut s.admin.token_file),
     },
     KeySpec {
         section: "log",

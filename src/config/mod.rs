@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod keys;
 mod print;
+mod reload;
 mod rooms;
 mod slot;
 mod validate;
@@ -22,11 +23,14 @@ pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
 pub use error::{ConfigError, Place};
 pub use file::{Flags, LoadError, load, nearest, parse};
 pub use print::print;
+pub use reload::{Reloaded, reload};
 pub use rooms::RoomRule;
 pub use slot::parse_address;
 
 /// The port when nothing is configured.
 pub const DEFAULT_PORT: u16 = 7777;
+/// Where the control plane listens when it is asked for without an address.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:7778";
 
 /// All that can be configured, in the sections of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -37,6 +41,7 @@ pub struct Settings {
     pub history: History,
     pub queues: Queues,
     pub ring: Ring,
+    pub admin: Admin,
     pub log: Log,
     /// `[[rooms]]`: rooms that differ from the rest; the first whose pattern matches counts.
     pub rooms: Vec<RoomRule>,
@@ -167,6 +172,15 @@ pub struct Ring {
     pub buffers: u16,
     pub notsent_lowat_bytes: u32,
     pub backlog: u32,
+}
+
+/// `[admin]`: the control plane's own listener.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Admin {
+    /// Empty: there is none.
+    pub listen: Vec<SocketAddr>,
+    /// Holds the token that a request has to show; empty: none, which is for loopback only.
+    pub token_file: String,
 }
 
 /// `[log]`: what is logged.

@@ -38,6 +38,9 @@ fn bounds(spec: &KeySpec, default: &str, allowed: Option<String>) -> String {
     if !spec.cost.is_empty() {
         let _ = write!(text, " Cost of more: {}", spec.cost);
     }
+    if spec.reloads() {
+        text.push_str(" SIGHUP: a running server takes a new value.");
+    }
     text
 }
 

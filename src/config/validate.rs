@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use super::keys::KEYS;
-use super::{AuthMode, ConfigError, Settings, cpus};
+use super::{AuthMode, ConfigError, DEFAULT_ADMIN, Settings, cpus};
 use crate::ids::UserName;
 
 impl Settings {
@@ -18,6 +18,7 @@ impl Settings {
         }
         self.check_server()?;
         self.check_auth()?;
+        self.check_admin()?;
         self.check_queues()?;
         self.check_rooms()
     }
@@ -84,6 +85,21 @@ impl Settings {
         Ok(())
     }
 
+    fn check_admin(&self) -> Result<(), ConfigError> {
+        let admin = &self.admin;
+        if admin.listen.len() > LISTEN_MAX {
+            return Err(ConfigError::of_key("admin.listen", format!("holds at most {LISTEN_MAX} addresses")));
+        }
+        let exposed = admin.listen.iter().find(|address| !is_loopback(address));
+        if let (Some(address), true) = (exposed, admin.token_file.is_empty()) {
+            let why = format!(
+                "{address} is not loopback: whoever reaches it could end sessions and publish; set token_file under [admin], or listen on {DEFAULT_ADMIN}"
+            );
+            return Err(ConfigError::of_key("admin.listen", why));
+        }
+        Ok(())
+    }
+
     fn check_queues(&self) -> Result<(), ConfigError> {
         let queues = &self.queues;
         if queues.soft_mark_bytes >= queues.hard_mark_bytes {
@@ -102,9 +118,13 @@ impl Settings {
     }
 
     /// Addresses that others than this host can reach.
-    fn exposed(&self) -> impl Iterator<Item = &SocketAddr> {
-        self.server.listen.iter().filter(|address| !address.ip().to_canonical().is_loopback())
+    pub fn exposed(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.server.listen.iter().filter(|address| !is_loopback(address))
     }
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// Keys: a token without `kid` is checked with each of them.
@@ -177,6 +197,16 @@ mod tests {
         for local in ["127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(blamed(|s| s.server.listen = listen(&[local])), "", "{local}");
         }
+    }
+
+    #[test]
+    fn a_control_plane_that_others_reach_needs_a_token() {
+        for exposed in ["0.0.0.0:1", "[::]:1", "10.1.2.3:1"] {
+            assert_eq!(blamed(|s| s.admin.listen = listen(&["127.0.0.1:2", exposed])), "admin.listen", "{exposed}");
+            let with_token = |s: &mut Settings| (s.admin.listen, s.admin.token_file) = (listen(&[exposed]), "token".into());
+            assert_eq!(blamed(with_token), "", "{exposed}");
+        }
+        assert_eq!(blamed(|s| s.admin.listen = listen(&["127.0.0.1:1", "[::1]:1"])), "");
     }
 
     #[test]

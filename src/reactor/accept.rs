@@ -118,8 +118,11 @@ impl<S> Core<S> {
         let room = before < self.connections_max && self.connections.len() < self.settings.limits.connections_per_shard_max;
         let Some(key) = self.place(socket) else { return };
         if !room || self.sheds != Sheds::Nothing {
+            let counter = if room { &self.counters.shed_overload } else { &self.counters.shed_limit };
+            counter.add(1);
             self.shed(key, Reason::Overloaded);
         } else if self.drain != Drain::No {
+            self.counters.shed_draining.add(1);
             self.shed(key, Reason::Draining);
         }
     }

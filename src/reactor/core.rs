@@ -10,7 +10,9 @@ use crossbeam_channel::{Receiver, Sender};
 use super::connection::{Connection, Phase, Unread, Waits};
 use super::counters::{Counters, Ended, Shared};
 use super::crowd::Crowd;
+use super::errand::Errands;
 use super::overload::Sheds;
+use super::publish::{HighWater, Probe};
 use super::verdict::{Asked, TokenLogin};
 use super::{Control, Parts, Report};
 use crate::auth::Answer;
@@ -74,6 +76,10 @@ pub(super) struct Core<S> {
     pub(super) counters: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
     pub(super) control: Receiver<Control>,
+    pub(super) errands: Errands,
+    pub(super) probe: Option<Probe>,
+    pub(super) queue_high: HighWater,
+    pub(super) outbox_high: HighWater,
     pub(super) report: Sender<Report>,
     pub(super) effects: Effects,
     /// Sessions that have ended and whose end the rules do not know yet.
@@ -132,6 +138,10 @@ impl<S> Core<S> {
             counters: parts.counters,
             shared: parts.shared,
             control: parts.control,
+            errands: Errands::new(parts.errands, [a, b, c, d]),
+            probe: None,
+            queue_high: HighWater::default(),
+            outbox_high: HighWater::default(),
             report: parts.report,
             effects: Effects::default(),
             ended: Vec::new(),
@@ -190,6 +200,9 @@ impl<S> Core<S> {
             let mut effects = std::mem::take(&mut self.effects);
             for effect in effects.list.drain(..) {
                 self.carry_out(effect, &effects.targets);
+            }
+            for (stage, us) in effects.samples.drain(..) {
+                self.note_stage(stage, us);
             }
             effects.clear();
             self.effects = effects;

@@ -45,7 +45,13 @@ impl<S> Core<S> {
     pub(super) fn carry_out(&mut self, effect: Effect, targets: &[SessionId]) {
         match effect {
             Effect::Queue { session, payload, worth } => self.queue_worth(session, payload, worth),
-            Effect::Fanout { payload, targets: range, class, worth } => self.fan_out(payload, &targets[range], class, worth),
+            Effect::Fanout { payload, targets: range, class, worth, stamps } => {
+                self.fan_out(payload, &targets[range.clone()], class, worth);
+                if let Some(first) = targets[range].first().filter(|_| stamps.received.is_sampled()) {
+                    self.follow(*first, stamps);
+                }
+            }
+            Effect::Tell { ticket, payload } => self.told(ticket, payload),
             Effect::Post { to, envelope } => self.port.post(to, Envelope::Chat(envelope)),
             Effect::Append { token, entry } => self.log.append(self.now, token, &entry),
             Effect::Close { session, reason, message } => self.end(session, Ending::said(reason, message)),
@@ -120,6 +126,7 @@ impl<S> Core<S> {
         }
         connection.queued_bytes += item.len;
         connection.droppable |= item.is_droppable();
+        self.queue_high.note(u64::from(connection.queued_bytes));
         if !connection.slow && connection.queued_bytes as usize > self.settings.queues.soft_mark_bytes {
             connection.slow = true;
             self.marks.push((session, true));

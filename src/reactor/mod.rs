@@ -15,8 +15,11 @@ mod crowd;
 mod deadline;
 pub mod drive;
 mod effects;
+pub mod errand;
+pub mod histogram;
 mod inspect;
 mod overload;
+mod publish;
 mod receive;
 mod send;
 mod turn;
@@ -59,14 +62,17 @@ pub struct Parts<S> {
     pub counters: Arc<Counters>,
     pub shared: Arc<Shared>,
     pub control: Receiver<Control>,
+    pub errands: Receiver<errand::Errand>,
     pub report: Sender<Report>,
 }
 
 /// What the supervisor tells a shard. The sender rings the shard's bell after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Stop accepting, answer what was read, say `bye` to everybody.
     Drain,
+    /// Settings were read again: their limits count from now on.
+    Reload(Arc<Settings>),
     /// Stop turning. Connections that are still open are closed.
     Stop,
 }

@@ -34,8 +34,8 @@ impl AgeOfWork {
         Self { busy_since_ns: None, window_ns: now_ns, shortest_ns: u64::MAX, windows: 0 }
     }
 
-    /// A turn begins.
-    pub(super) fn turn(&mut self, now_ns: u64) {
+    /// A turn begins. Says how long what is ready may have waited, nanoseconds.
+    pub(super) fn turn(&mut self, now_ns: u64) -> u64 {
         let waited_ns = self.busy_since_ns.map_or(0, |since_ns| now_ns.saturating_sub(since_ns));
         self.busy_since_ns = Some(now_ns);
         self.shortest_ns = self.shortest_ns.min(waited_ns);
@@ -47,6 +47,7 @@ impl AgeOfWork {
             self.window_ns = now_ns;
             self.shortest_ns = u64::MAX;
         }
+        waited_ns
     }
 
     /// The shard has nothing left to do: nothing waits.

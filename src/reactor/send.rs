@@ -77,6 +77,7 @@ impl<I: Io> Reactor<I> {
                 self.core.counters.sends.add(1);
                 let look_ms = connection.look_ms(now_ms, no_progress_ms);
                 self.core.check_no_later(key, look_ms);
+                self.probe_submitted(key);
                 return true;
             }
             Err(loan) => loan,

@@ -63,11 +63,12 @@ impl<I: Io> Reactor<I> {
         self.core.port.wake();
         self.core.now = self.io.now();
         self.core.counters.turns.add(1);
-        self.age.turn(self.core.now.mono_ns);
+        self.core.counters.loop_lag.record_us(self.age.turn(self.core.now.mono_ns) / 1_000);
         self.core.shed_what_is_due(self.age.sheds());
         let mut more = self.reap(REAP_MAX);
         more |= self.take_envelopes();
         self.core.take_verdicts();
+        more |= self.run_errands();
         more |= self.look_at_deadlines(DEADLINES_MAX);
         self.tick();
         self.take_answers();
@@ -80,7 +81,9 @@ impl<I: Io> Reactor<I> {
         self.submit_receives();
         self.submit_cuts();
         more |= self.submit_sends();
+        self.core.outbox_high.note(self.core.port.waiting() as u64);
         more |= self.flush_outboxes();
+        self.note_turn();
         if self.core.drain == Drain::Stopping && self.core.connections.is_empty() && self.accepts.iter().all(Accept::is_off) {
             return Next::Finished;
         }
@@ -158,7 +161,7 @@ impl<I: Io> Reactor<I> {
         }
         self.core.watch_budget();
         self.core.settle();
-        self.core.publish_counts();
+        self.publish();
     }
 
     /// The log's answers, as long as they bring new ones: the embedded log answers at once.
@@ -248,6 +251,10 @@ impl<I: Io> Reactor<I> {
                     self.core.rearm_all();
                 }
                 Control::Drain => {}
+                Control::Reload(settings) => {
+                    self.core.chat.handle_limits(&settings);
+                    self.core.settings = settings;
+                }
                 Control::Stop => {
                     self.core.drain = Drain::Stopping;
                     self.stop_all();
@@ -335,14 +342,5 @@ impl<S> Core<S> {
                 Ending { ended: Ended::Said(Reason::Draining), message: None, retry_after_ms: Some(RETRY_MS + spread % RETRY_SPREAD_MS) };
             self.end_and_settle(key, ending);
         }
-    }
-
-    fn publish_counts(&self) {
-        let counts = self.chat.counts();
-        self.counters.messages.set(counts.messages);
-        self.counters.dropped_full.set(counts.ephemeral_dropped);
-        self.counters.stalls.set(counts.stalls);
-        self.counters.rate_limited.set(counts.rate_limited);
-        self.counters.returns.set(counts.returns);
     }
 }

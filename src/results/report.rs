@@ -25,11 +25,13 @@ pub const FILE: &str = "report.html";
 /// Seconds that are drawn; a longer run is thinned.
 const SECONDS_MAX: usize = 1_200;
 
+const CONNECTIONS: &str = "Connections and history";
+
 /// Histograms that belong into one picture.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Deliveries", &["room.delivery", "dm.delivery", "room.last", "room.spread", "probe"]),
     ("The sender's view and the generator's own lateness", &["sent", "uncorrected", "lateness"]),
-    ("Connections and history", &["connect", "reconnect", "history"]),
+    (CONNECTIONS, &["connect", "reconnect", "history"]),
     ("Other", &[]),
 ];
 
@@ -151,7 +153,8 @@ fn curves(run: &Run) -> Markup {
             .enumerate()
             .map(|(style, (name, histogram))| Curve { name, style: style % STYLES, weight: Weight::Main, histogram })
             .collect();
-        let caption = format!("{title}. Measured from the time a message was due. Dotted: fewer than 100 samples lie beyond.");
+        let from = if title == CONNECTIONS { "from the first step to the last answer" } else { "from the time a message was due" };
+        let caption = format!("{title}: {from}. Dotted: fewer than 100 samples lie beyond.");
         part.put(percentile_curves(title, &curves, &caption));
     }
     part
@@ -384,12 +387,13 @@ fn phase(entry: &Value) -> String {
     let clock = |ns: f64| if ns == 0.0 { "0".to_owned() } else { time(ns) };
     let number = |key: &str| entry.get(key).and_then(Value::as_f64);
     let name = entry.get("name").and_then(Value::as_str).unwrap_or("phase");
-    match (number("start_ns"), number("end_ns"), number("rate_from"), number("rate_to")) {
-        (Some(start), Some(end), Some(from), Some(to)) => {
-            format!("{name} {} to {} at {} to {} per s", clock(start), clock(end), count(from), count(to))
-        }
-        _ => entry.to_string(),
-    }
+    let Some((start, end)) = number("start_ns").zip(number("end_ns")) else { return entry.to_string() };
+    let rate = match (number("rate_from"), number("rate_to")) {
+        (Some(from), Some(to)) if from == to => format!(" at {} per s", count(from)),
+        (Some(from), Some(to)) => format!(" at {} to {} per s", count(from), count(to)),
+        _ => String::new(),
+    };
+    format!("{name} {} to {}{rate}", clock(start), clock(end))
 }
 
 fn server(run: &Run) -> Vec<(String, String)> {

@@ -123,6 +123,11 @@ pub trait Io {
     /// Buffers the kernel has left to fill, as far as this side knows.
     fn buffers_left(&self) -> u32;
 
+    /// What has been done so far, where that is counted.
+    fn stats(&self) -> RingStats {
+        RingStats::default()
+    }
+
     /// Who is at the other end, where that can be told.
     fn address_of(_socket: &Self::Socket) -> Option<IpAddr> {
         None

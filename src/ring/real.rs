@@ -372,6 +372,10 @@ impl Io for Ring {
         self.buffers.left()
     }
 
+    fn stats(&self) -> RingStats {
+        self.stats
+    }
+
     fn acked(&mut self, socket: &OwnedFd) -> u32 {
         // Of a socket that can't tell, nothing is seen to go out: its send ends at the deadline or by itself.
         sockets::bytes_acked(socket.as_fd()).unwrap_or(0)

@@ -37,6 +37,10 @@ pub struct Args {
     /// Let clients name themselves (auth.mode "open") also on addresses that others than this host can reach
     #[arg(long)]
     pub insecure_open: bool,
+    /// Serve metrics, health and the admin API on this address; several allowed; anything but loopback needs admin.token_file
+    /// [default: off; without an address: 127.0.0.1:7778]
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = config::DEFAULT_ADMIN, value_parser = config::parse_address)]
+    pub admin: Vec<SocketAddr>,
 }
 
 /// CPUs in the order given; a type of its own, because clap reads a `Vec` as "may be given several times".
@@ -53,6 +57,7 @@ impl Args {
             spin_us: self.spin_us,
             log_level: self.log_level,
             insecure_open: self.insecure_open,
+            admin: self.admin.clone(),
         };
         config::load(self.config.as_deref(), &flags).map_err(|error| match error {
             LoadError::Unreadable { file, why } => {

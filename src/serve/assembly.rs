@@ -1,6 +1,7 @@
 //! Puts the shards together and watches over them: one pinned executor per shard, a supervisor that hears of everything, an end in order.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,16 +9,19 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use futures_lite::FutureExt;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
-use super::{Plan, StartError, exit};
+use super::reload::Source;
+use super::{Plan, StartError, exit, plane};
 use crate::auth::{FailureRules, Failures, KeyError, KeySet, Pool};
-use crate::chat::{Identity, Rules};
+use crate::chat::{Homes, Identity, Rules};
 use crate::cluster::log::MemoryLog;
 use crate::config::{AuthMode, Settings};
+use crate::control::{Desk, Facts, Plane, Shards};
 use crate::ids::{Epoch, ShardId};
 use crate::mesh::directory::Directory;
 use crate::mesh::{Envelope, mesh};
 use crate::reactor::counters::{Counters, Shared};
 use crate::reactor::drive::{Seat, drive};
+use crate::reactor::errand::ERRANDS_WAITING;
 use crate::reactor::{Control, Parts, Report, TokenLogin};
 use crate::ring::{Bells, Io, Ring, RingSetup};
 use crate::sys::signals::Signal;
@@ -50,13 +54,16 @@ pub(super) struct Server {
     threads: Vec<ExecutorJoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
     /// Checks tokens, where logins have them.
-    pool: Option<Pool>,
-    drain: Duration,
+    pub(super) pool: Option<Arc<Pool>>,
+    shared: Arc<Shared>,
+    /// The control plane, where there is one.
+    pub(super) plane: Option<(Plane, Arc<Desk>)>,
+    pub(super) settings: Arc<Settings>,
 }
 
 impl Server {
     /// Starts a thread per shard and waits until all of them are up.
-    pub(super) fn start(settings: &Settings, plan: &mut Plan) -> Result<Self, StartError> {
+    pub(super) fn start(settings: &Settings, plan: &mut Plan, supervisor: Sender<Signal>) -> Result<Self, StartError> {
         let internal = |what: &str, why: &dyn std::fmt::Display| StartError::new(exit::INTERNAL, format!("{what}: {why}"));
         let settings = Arc::new(settings.clone());
         let shards = plan.shards;
@@ -65,7 +72,7 @@ impl Server {
         let (fail, failures) = bounded(NEWS_WAITING);
         let seeds = Seeds::new().map_err(|why| internal("the system's random numbers", &why))?;
         let depth = settings.queues.mesh_depth_for(usize::from(shards), size_of::<Envelope<<Ring as Io>::Socket>>());
-        let pool = pool(&settings, &bells)?;
+        let pool = pool(&settings, &bells)?.map(Arc::new);
         let failed_logins = Arc::new(Mutex::new(Failures::new(FailureRules::of(&settings.auth), seeds.hash)));
         let login = |shard| pool.as_ref().map(|pool| TokenLogin { verifier: pool.handle(shard), failures: failed_logins.clone() });
         let (directory, shared) = (Arc::new(Directory::default()), Arc::new(Shared::default()));
@@ -76,13 +83,18 @@ impl Server {
             failures,
             threads: Vec::new(),
             counters: Vec::new(),
-            pool: None,
-            drain: Duration::from_millis(settings.limits.drain_ms),
+            pool: pool.clone(),
+            shared: shared.clone(),
+            plane: None,
+            settings: settings.clone(),
         };
         let listeners = std::mem::take(&mut plan.listeners);
+        let mut doors = Vec::new();
         for (index, (port, listeners)) in mesh(shards, depth).into_iter().zip(listeners).enumerate() {
             let shard = ShardId(u16::try_from(index).expect("as many as shards"));
             let (order, control) = bounded(NEWS_WAITING);
+            let (door, errands) = bounded(ERRANDS_WAITING);
+            doors.push(door);
             let counters = Arc::new(Counters::default());
             server.controls.push(order);
             server.counters.push(counters.clone());
@@ -98,17 +110,22 @@ impl Server {
                 counters,
                 shared: shared.clone(),
                 control,
+                errands,
                 report: report.clone(),
             };
             let mut ring = RingSetup::new(shard, plan.features, bells.clone());
             ring.entries = settings.ring.entries;
             ring.buffers = settings.ring.buffers;
             ring.listeners = listeners;
-            let thread = spawn(Seat { parts, ring }, plan.cpus[index], fail.clone());
+            let thread = spawn(Seat { parts, ring }, plan.cpus[index], (fail.clone(), shared.clone()));
             server.threads.push(thread.map_err(|why| internal("an executor", &why))?);
         }
-        server.pool = pool;
         server.wait_until_up()?;
+        let homes = Homes::new(seeds.hash, shards);
+        let shards = Shards { doors, bells, counters: server.counters.clone(), shared, directory, homes };
+        let facts = facts(settings, plan, seeds.epoch);
+        let desk = Arc::new(Desk::new(shards, facts, pool, supervisor, plan.admin.token.take()));
+        server.plane = plane::start(&desk, std::mem::take(&mut plan.admin.listeners))?.map(|plane| (plane, desk));
         Ok(server)
     }
 
@@ -127,25 +144,26 @@ impl Server {
     }
 
     /// Until a signal: then drains, or stops. Also ends when a shard does.
-    pub(super) fn watch(self, signals: &Receiver<Signal>) -> Result<(), StartError> {
+    pub(super) fn watch(mut self, signals: &Receiver<Signal>, source: Source<'_>) -> Result<(), StartError> {
         let asked = loop {
             select! {
-                recv(signals) -> signal => if signal == Ok(Signal::Reload) { self.reload() } else { break signal },
+                recv(signals) -> signal => if signal == Ok(Signal::Reload) { self.reload(source) } else { break signal },
                 recv(self.failures) -> news => return Err(failed(news.ok())),
             }
         };
         if asked != Ok(Signal::Drain) {
             return self.cut_short("stopped at once, as asked by a second signal");
         }
-        log::info!("draining: no new connections, {} s at most for the ones that are here", self.drain.as_secs());
-        self.tell(Control::Drain);
-        let deadline = Instant::now() + self.drain;
+        log::info!("draining: no new connections, {} s at most for the ones that are here", self.drain().as_secs());
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.tell(&Control::Drain);
+        let deadline = Instant::now() + self.drain();
         let mut left = self.controls.len();
         while left > 0 {
             select! {
                 recv(self.reports) -> report => left -= usize::from(matches!(report, Ok(Report::Drained(_)))),
                 recv(self.failures) -> news => return Err(failed(news.ok())),
-                recv(signals) -> signal => if signal != Ok(Signal::Reload) { return self.cut_short("stopped at once, as asked by a second signal") },
+                recv(signals) -> signal => if signal == Ok(Signal::Stop) { return self.cut_short("stopped at once, as asked by a second signal") },
                 default(deadline.saturating_duration_since(Instant::now())) => {
                     return self.cut_short("the drain time ran out before every client was told (limits.drain_ms)");
                 }
@@ -155,16 +173,8 @@ impl Server {
         Ok(())
     }
 
-    /// Reads the keys again; a bad file changes nothing.
-    fn reload(&self) {
-        let Some(pool) = &self.pool else {
-            log::warn!("SIGHUP: only keys are reloaded, and auth.mode is \"open\"; restart to use a new configuration");
-            return;
-        };
-        match pool.reload() {
-            Ok(count) => log::info!("SIGHUP: {count} keys read again; tokens are checked with these from now on"),
-            Err(why) => log::error!("SIGHUP: {why}; the old keys stay in force"),
-        }
+    fn drain(&self) -> Duration {
+        Duration::from_millis(self.settings.limits.drain_ms)
     }
 
     fn cut_short(self, why: &str) -> Result<(), StartError> {
@@ -172,17 +182,17 @@ impl Server {
         Err(StartError::new(exit::CUT_SHORT, why))
     }
 
-    fn tell(&self, control: Control) {
+    pub(super) fn tell(&self, control: &Control) {
         for (index, order) in self.controls.iter().enumerate() {
             // A full channel belongs to a shard that no longer listens; the deadlines above see to it.
-            let _ = order.try_send(control);
+            let _ = order.try_send(control.clone());
             self.bells.wake(ShardId(u16::try_from(index).expect("as many as shards")));
         }
     }
 
     /// Ends the threads, in time, and logs what was counted.
     fn stop(self) -> Result<(), StartError> {
-        self.tell(Control::Stop);
+        self.tell(&Control::Stop);
         let deadline = Instant::now() + STOP_MAX;
         let (done, ended) = bounded(1);
         let threads = self.threads;
@@ -222,8 +232,12 @@ fn failed(news: Option<Failure>) -> StartError {
 }
 
 /// One executor on its own thread, with the shard's driver as its only task. However the task ends, the supervisor hears of it.
-fn spawn(seat: Seat, cpu: Option<usize>, fail: Sender<Failure>) -> Result<ExecutorJoinHandle<()>, glommio::GlommioError<()>> {
-    let shard = seat.parts.rules.shard;
+fn spawn(
+    seat: Seat,
+    cpu: Option<usize>,
+    news: (Sender<Failure>, Arc<Shared>),
+) -> Result<ExecutorJoinHandle<()>, glommio::GlommioError<()>> {
+    let (shard, (fail, shared)) = (seat.parts.rules.shard, news);
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     LocalExecutorBuilder::new(placement)
         .name(&format!("shard-{}", shard.0))
@@ -233,6 +247,7 @@ fn spawn(seat: Seat, cpu: Option<usize>, fail: Sender<Failure>) -> Result<Execut
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
         .spawn(move || async move {
             if let Err(why) = supervised(drive(seat)).await {
+                shared.tasks_failed.fetch_add(1, Ordering::Relaxed);
                 // The process ends with this news; if nobody takes it, it is ending already.
                 let _ = fail.try_send(Failure { shard, why });
             }
@@ -269,6 +284,17 @@ impl Seeds {
         let epoch = getrandom::u32()?;
         let hash = [getrandom::u64()?, getrandom::u64()?, getrandom::u64()?, getrandom::u64()?];
         Ok(Self { epoch, hash })
+    }
+}
+
+fn facts(settings: Arc<Settings>, plan: &Plan, epoch: u32) -> Facts {
+    Facts {
+        settings,
+        node: plan.node.clone(),
+        epoch,
+        addresses: plan.addresses.clone(),
+        features: plan.features.to_string(),
+        connections_max: plan.connections_max,
     }
 }
 

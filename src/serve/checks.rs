@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::SockRef;
 
+use super::plane::PlanePlan;
 use super::{StartError, exit};
 use crate::config::{Ring, Server, Settings, print_cpus};
 use crate::ids::UserName;
@@ -36,6 +37,7 @@ pub struct Plan {
     pub node: String,
     /// Connections of the whole process; never 0.
     pub connections_max: usize,
+    pub admin: PlanePlan,
     /// What is not as it should be and yet no reason to refuse, for the log.
     pub warnings: Vec<String>,
 }
@@ -63,7 +65,8 @@ impl Plan {
         };
         let noun = if self.shards == 1 { "shard" } else { "shards" };
         let (list, shards, max) = (addresses.join(", "), self.shards, self.connections_max);
-        format!("ringroom ready on {list}: {shards} {noun} {place}, up to {max} connections; {}\n", self.features)
+        let admin: String = self.admin.addresses.iter().map(|address| format!("; admin on http://{address}")).collect();
+        format!("ringroom ready on {list}: {shards} {noun} {place}, up to {max} connections; {}{admin}\n", self.features)
     }
 }
 
@@ -79,7 +82,8 @@ pub fn check(settings: &Settings) -> Result<Plan, StartError> {
     let features = ring::probe().map_err(|error| unusable(&error))?;
     check_backlog(&settings.ring, &mut warnings);
     let (addresses, listeners) = open(settings, shards)?;
-    Ok(Plan { listeners, addresses, shards, cpus, features, node: node(&settings.server), connections_max, warnings })
+    let admin = PlanePlan::make(settings)?;
+    Ok(Plan { listeners, addresses, shards, cpus, features, node: node(&settings.server), connections_max, admin, warnings })
 }
 
 /// Which CPU each shard is pinned to.
@@ -212,7 +216,7 @@ fn open_one(address: SocketAddr, sizes: &Ring) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-fn refused(address: SocketAddr, why: &io::Error) -> StartError {
+pub(super) fn refused(address: SocketAddr, why: &io::Error) -> StartError {
     let port = address.port();
     let (exit, cause) = match why.raw_os_error() {
         Some(libc::EADDRINUSE) => (

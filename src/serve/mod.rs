@@ -13,6 +13,8 @@ mod args;
 mod assembly;
 pub mod checks;
 pub mod exit;
+mod plane;
+mod reload;
 
 pub use args::Args;
 pub use checks::{Plan, check};
@@ -63,14 +65,14 @@ fn try_run(args: &Args) -> Result<(), StartError> {
     start_log(&settings, args.log_level);
     // Before any thread: none may meet a signal with its default action.
     let (news, signals) = crossbeam_channel::bounded(SIGNALS_WAITING);
-    signals::install(news).map_err(|why| StartError::new(exit::INTERNAL, format!("can't take over the signals: {why}")))?;
+    signals::install(news.clone()).map_err(|why| StartError::new(exit::INTERNAL, format!("can't take over the signals: {why}")))?;
     let mut plan = check(&settings)?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
-    let server = assembly::Server::start(&settings, &mut plan)?;
+    let server = assembly::Server::start(&settings, &mut plan, news)?;
     put(&plan.ready_line())?;
-    server.watch(&signals)
+    server.watch(&signals, &|| args.settings())
 }
 
 /// Writes to standard output; a closed pipe is no failure of ours.
@@ -87,11 +89,21 @@ fn put(text: &str) -> Result<(), StartError> {
 /// The flag wins over RUST_LOG, which wins over the file.
 fn start_log(settings: &Settings, flag: Option<log::LevelFilter>) {
     let mut builder = env_logger::Builder::new();
-    match std::env::var("RUST_LOG") {
-        Ok(filters) if flag.is_none() => builder.parse_filters(&filters),
-        _ => builder.filter_level(settings.log.level),
+    let filters = filters().filter(|_| flag.is_none());
+    match &filters {
+        Some(filters) => builder.parse_filters(filters),
+        // What is let through is the level's business, which may change while the server runs.
+        None => builder.filter_level(log::LevelFilter::Trace),
     };
     builder.format_timestamp_millis();
     // Only a second call fails, and then the first one's choice stands.
     let _ = builder.try_init();
+    if filters.is_none() {
+        log::set_max_level(settings.log.level);
+    }
+}
+
+/// What RUST_LOG says.
+fn filters() -> Option<String> {
+    std::env::var("RUST_LOG").ok()
 }

@@ -4,5 +4,6 @@ pub mod affinity;
 pub mod clock;
 pub mod memory;
 pub mod rlimit;
+pub mod scheduler;
 pub mod signals;
 pub mod sockets;

@@ -2,10 +2,12 @@
 //!
 //! Owns the command line and its exit codes. A value is never changed without its former value on the disk ([`journal`]); boot parameters and firmware are
 //! described and never touched. [`catalogue`] says what there is, [`profile`] what is wanted, [`machine`] what is there, [`plan`] the difference,
-//! [`apply`] goes there and back, [`keeper`] holds devices open, [`noise`] measures the bare machine.
+//! [`apply`] goes there and back, [`keeper`] holds devices open, [`noise`] measures the bare machine, [`compare`] measures what profiles and settings do
+//! to a server under load.
 
 pub mod apply;
 pub mod catalogue;
+pub mod compare;
 pub mod journal;
 pub mod keeper;
 pub mod machine;
@@ -81,6 +83,7 @@ enum Command {
         #[command(flatten)]
         place: Where,
     },
+    Compare(Box<compare::Args>),
     /// How long each CPU is taken away from a thread that never sleeps
     Noise {
         /// CPUs to measure, one after the other [default: all this process may use]
@@ -201,6 +204,7 @@ fn carry_out(command: &Command) -> Result<(Exit, String), Stop> {
         Command::Revert(place) => revert(place),
         Command::Status(place) => status(place),
         Command::Verify { profile, place } => verify(profile, place),
+        Command::Compare(args) => compare::run(args).map_err(|(exit, why)| Stop(exit, why)),
         Command::Noise { cpus, duration, json, place } => noise(cpus.as_deref(), *duration, *json, place),
         Command::Keep(args) => keeper::run(args).map(|()| (Exit::Done, String::new())).map_err(|why| {
             // Whoever started it reads the reason where it waits for the word.

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use ringroom::chat::{Appended, Effect, Effects, Envelope, Flow, Grant, Identity, Login, Rules, Shard};
+use ringroom::chat::{Appended, Effect, Effects, Envelope, Flow, Grant, Identity, Login, Publish, Rules, Shard};
 use ringroom::cluster::log::{Log, MemoryLog};
 use ringroom::config::Settings;
 use ringroom::ids::{Epoch, Key, Now, SessionId, ShardId, UserName, WirePosition};
@@ -138,6 +138,18 @@ impl Cluster {
         flow
     }
 
+    /// Publishes without a session, at the room's home; the answer is told to whoever is given back.
+    pub fn publish(&mut self, publish: &Publish) -> Who {
+        let home = self.shards[0].home_of_user(publish.room.as_str()).0;
+        self.next += 1;
+        let ticket = self.next;
+        let mut out = Effects::default();
+        self.shards[usize::from(home)].handle_publish(self.now, ticket, publish, &mut out);
+        self.carry_out(home.into(), out);
+        self.run();
+        outside(home, ticket)
+    }
+
     /// The verdict on a second `hello` has come.
     pub fn renew(&mut self, who: Who, user: &str, grant: Grant) -> bool {
         let mut out = Effects::default();
@@ -182,6 +194,7 @@ impl Cluster {
                         self.tell((from, *session), &payload);
                     }
                 }
+                Effect::Tell { ticket, payload } => self.tell(outside(from, ticket), &payload),
                 Effect::Post { to, envelope } => self.queues.entry((from, to.0)).or_default().push_back(envelope),
                 Effect::Append { token, entry } => self.logs[shard].append(self.now, token, &entry),
                 Effect::Close { session, reason, .. } => {
@@ -217,6 +230,11 @@ impl Cluster {
             rest = &rest[4 + len..];
         }
     }
+}
+
+/// Under which name what is told to a ticket is kept.
+fn outside(shard: u16, ticket: u32) -> Who {
+    (shard, Key { slot: u32::MAX, generation: ticket })
 }
 
 /// The bodies of the messages among what a session was told.

@@ -109,6 +109,7 @@ impl Server {
                 counters: Arc::new(Counters::default()),
                 shared: Arc::clone(&shared),
                 control: controlled,
+                errands: crossbeam_channel::bounded(1).1,
                 report: report.clone(),
             };
             let reactor = Reactor::new(parts, kernel.io(id));

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod client;
+pub(crate) mod http;
 mod server;
 
 use std::time::{Duration, Instant};

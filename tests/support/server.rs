@@ -16,7 +16,8 @@ pub(crate) struct Server {
     child: Child,
     log: Option<JoinHandle<String>>,
     pub(crate) addresses: Vec<SocketAddr>,
-    _config: tempfile::NamedTempFile,
+    pub(crate) admin: Option<SocketAddr>,
+    config: tempfile::NamedTempFile,
 }
 
 /// How a server ended, and what it had counted, all shards together.
@@ -87,15 +88,28 @@ impl Server {
             log.read_to_end(&mut bytes).unwrap();
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        let mut server = Self { child, log: Some(log), addresses: Vec::new(), _config: file };
+        let mut server = Self { child, log: Some(log), addresses: Vec::new(), admin: None, config: file };
         match ready.recv_timeout(PATIENCE) {
-            Ok(line) => server.addresses = addresses(&line),
+            Ok(line) => {
+                server.addresses = addresses(&line);
+                server.admin = line.rsplit_once("; admin on http://").map(|(_, address)| address.parse().unwrap());
+            }
             Err(error) => {
                 let _ = server.child.kill();
                 panic!("no ready line ({error}): {}", server.log.take().unwrap().join().unwrap());
             }
         }
         server
+    }
+
+    /// Where the control plane listens.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.expect("started with --admin")
+    }
+
+    pub(crate) fn config_path(&self) -> &std::path::Path {
+        self.config.path()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -107,7 +121,8 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap();
+        // The shell's own: not every machine has a program of that name.
+        let status = Command::new("sh").args(["-c", &format!("kill {name} {}", self.pid())]).status().unwrap();
         assert!(status.success());
     }
 
