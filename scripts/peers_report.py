@@ -89,12 +89,12 @@ LAST_HEAD = ["server", "highest rate held, deliveries/s", "x ringroom", "bytes p
 def last_cells(side, found):
     top, memory = found["highest"].get(side.name, {}), found["memory"].get(side.name, {})
     own_top, own_memory = found["highest"].get("ringroom", {}), found["memory"].get("ringroom", {})
-    rate = f"{top['rate']:,}" if top.get("rate") else f"none: {top.get('why', 'not tried')}"
+    rate = f"{top['rate']:,}" if top.get("rate") else f"none: {top['why']}" if top else "not tried"
     if top.get("generator_bound"):
         rate = f"{rate} or more: the generator was full"
     elif top.get("rate") and top.get("why"):
         rate = f"{rate}; above it {top['why']}"
-    size = f"{memory['bytes']:,.0f}" if memory.get("bytes") else f"n/a: {memory.get('why', 'not tried')}"
+    size = f"{memory['bytes']:,.0f}" if memory.get("bytes") else f"n/a: {memory['why']}" if memory else "not tried"
     if memory.get("stacks", 0) >= 1024:
         size += f" and {memory['stacks']:,.0f} of kernel stacks"
     times = lambda a, b: f"{a / b:.2f}" if a and b else "n/a"
@@ -112,10 +112,11 @@ def tables(sides, found):
 
 
 def remarks(args):
-    return [
+    quick = ["The quick form: it shows that everything works; a second per run and few idle connections say little."] if args.quick else []
+    return quick + [
         f"Server on CPU {lib.SERVER_CPU}, generator on CPU {lib.GENERATOR_CPU}, bodies of 128 bytes, {args.duration:g} s measured after {args.warmup:g} s of load; every run has a fresh server.",
         "Medians (lowest .. highest) of the runs in which every message came once and in order; ratios are taken within a round.",
-        f"Held: nothing lost, doubled or out of order, 98 % delivered in time, p99 at most {args.held_p99_ms:g} ms.",
+        f"Held: nothing lost, doubled or out of order, 98 % delivered in time, p99 at most {args.held_p99_ms:g} ms. Lost: not there 2 s after the end of the load.",
         "Latency counts from when a message was due. Memory is the slope of PSS between two counts of idle connections in rooms of 100; the kernel's sockets are not in it.",
         "floor: a bare relay on the same ring; threads, tokio, glommio: small servers built in the usual ways (benches/baselines), same bytes per frame.",
     ]

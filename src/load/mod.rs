@@ -80,7 +80,7 @@ pub struct Args {
     /// Find the highest rate that meets the objectives, from --rate on; each step is a run
     #[arg(long, conflicts_with_all = ["closed", "idle"])]
     pub find_max: bool,
-    /// Carry out what drivers say, until stopped; listens on this address
+    /// Carry out what drivers say, until stopped; listens on this address and does what anybody who reaches it asks: keep it on a private network
     #[arg(long, value_name = "ADDR")]
     pub agent: Option<String>,
     /// Let these agents do it, each its part of the connections, rooms and rate (host:port,host:port)

@@ -1,7 +1,7 @@
 //! An agent: waits for a driver, carries out its part of the plan, sends what it measured. One driver at a time, for as long as nobody stops it.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +63,8 @@ fn one_run(args: &Args, stream: &TcpStream, outside: &mut Outside<'_>) -> Result
         let news = News::Failed { exit: failure.exit as u8, text: failure.text.clone() };
         let _ = wire::send(stream, &news, &Histograms::new());
     }
+    // Our words go out first; with the reading side shut the thread that listens for orders ends too.
+    let _ = stream.shutdown(Shutdown::Read);
     done
 }
 

@@ -329,7 +329,12 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
             () if warm && now < window_start_ns => Phase::Warmup,
             () => Phase::Measured,
         };
-        let start_ns = if phase == Phase::Measured { whole_seconds(window_start_ns, now) } else { now };
+        // The same borders on every thread, however late one looks, so that their seconds can be put together.
+        let start_ns = match phase {
+            Phase::Warmup => whole_seconds(0, now),
+            Phase::Measured => whole_seconds(window_start_ns, now),
+            Phase::Grace => now,
+        };
         self.hand_over_interval(phase, start_ns);
         warm && phase == Phase::Measured
     }
