@@ -32,14 +32,12 @@ pub enum Mutation {
     LoseGap,
     /// A gap before a `joined` is taken to speak of what comes behind it, too.
     OldGapSpeaks,
-    /// Nobody ends when the shard's messages are over their budget.
-    ForgetBudget,
     /// A user that has come back is said to have gone.
     ForgetReturn,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 15] = [
+    pub const ALL: [Mutation; 14] = [
         Mutation::FreeSlotInFlight,
         Mutation::SwapEnvelopes,
         Mutation::LoseWakeup,
@@ -53,7 +51,6 @@ impl Mutation {
         Mutation::TakeStaleToken,
         Mutation::LoseGap,
         Mutation::OldGapSpeaks,
-        Mutation::ForgetBudget,
         Mutation::ForgetReturn,
     ];
 }
