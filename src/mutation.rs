@@ -44,14 +44,12 @@ pub enum Mutation {
     LoseGap,
     /// A gap before a `joined` is taken to speak of what comes behind it, too.
     OldGapSpeaks,
-    /// Nobody ends when the shard's messages are over their budget.
-    ForgetBudget,
     /// A user that has come back is said to have gone.
     ForgetReturn,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 21] = [
+    pub const ALL: [Mutation; 20] = [
         Mutation::FreeSlotInFlight,
         Mutation::SwapEnvelopes,
         Mutation::LoseWakeup,
@@ -71,7 +69,6 @@ impl Mutation {
         Mutation::OverfillBucket,
         Mutation::LoseGap,
         Mutation::OldGapSpeaks,
-        Mutation::ForgetBudget,
         Mutation::ForgetReturn,
     ];
 }

@@ -44,6 +44,8 @@ pub struct Inspection {
     pub queued_bytes: u64,
     /// Bytes of frames that are in flight, or wait for connections that are ending: what a budget of queues can't take back.
     pub leaving_bytes: u64,
+    /// Bytes of frames above which sessions are ended for them next.
+    pub relief_at: u64,
     /// Sessions whose queue was gone through because they do not read.
     pub crowded: usize,
     /// Bytes of frames and of incomplete or blocked input.
@@ -77,6 +79,7 @@ impl<I: Io> Reactor<I> {
             frames: core.frames.usage(),
             queue_chunks: core.queues.used(),
             crowded: core.crowd.len(),
+            relief_at: core.relief_at(),
             unread_bytes: core.unread_bytes,
             chat: core.chat.usage(),
             counts: core.chat.counts(),

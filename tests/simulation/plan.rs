@@ -210,7 +210,7 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
         settings.queues.hard_mark_bytes = 160 * 1024;
         settings.queues.soft_mark_bytes = 40 * 1024;
         if random.percent(40) {
-            settings.queues.shard_bytes_max = 200 * 1024;
+            settings.queues.shard_bytes_max = *random.pick(&[30 * 1024, 100 * 1024, 200 * 1024]);
         }
     }
     if random.percent(20) {

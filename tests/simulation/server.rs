@@ -196,10 +196,15 @@ impl Server {
         if seen.buckets_over > 0 {
             return Err(format!("{} users have more tokens than their burst", seen.buckets_over));
         }
-        // Above the budget the largest queues end; what is in flight or leaving then can't be taken back, and an eighth more may come meanwhile.
-        let most = self.shard_bytes_max + self.shard_bytes_max / 8 + self.shards[shard.index()].leaving_bytes_max + FRAME_BYTES;
-        if seen.frames.bytes > most {
-            return Err(format!("{} bytes of messages are held, {most} may be: {seen:?}", seen.frames.bytes));
+        // Above the budget the largest queues end, at every frame that is taken; gathered ones are in flight.
+        let gathered = FRAME_BYTES * (1 + u64::from(seen.frames.gathers));
+        if seen.frames.bytes > seen.relief_at + gathered {
+            return Err(format!("{} bytes of messages are held, over the budget, and nobody has ended: {seen:?}", seen.frames.bytes));
+        }
+        // What is in flight can't be taken back; a quarter more may be leaving, and an eighth more may come meanwhile.
+        let most = self.shard_bytes_max + self.shard_bytes_max / 2 + self.shards[shard.index()].leaving_bytes_max + FRAME_BYTES;
+        if seen.relief_at > most {
+            return Err(format!("the budget has become {} bytes: {seen:?}", seen.relief_at));
         }
         let held: usize = self.shards.iter().map(|s| connections(&s.seen)).sum();
         let in_transit = self.in_transit()?;
