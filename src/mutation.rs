@@ -28,18 +28,28 @@ pub enum Mutation {
     ForgetKey,
     /// An answer of the log is taken for whatever append is in its slot now.
     TakeStaleToken,
+    /// A room's home does not hear that a member has ended.
+    KeepGhost,
+    /// A session does not end with its token.
+    OutliveToken,
+    /// A token's rights are not looked at.
+    IgnoreRights,
+    /// A connection that ends leaves its question to the verifier behind.
+    KeepQuestion,
+    /// Whose `send` was deferred is not read from again.
+    LoseRelease,
+    /// A bucket has no brim.
+    OverfillBucket,
     /// Messages are dropped for a slow reader without a gap.
     LoseGap,
     /// A gap before a `joined` is taken to speak of what comes behind it, too.
     OldGapSpeaks,
-    /// Nobody ends when the shard's messages are over their budget.
-    ForgetBudget,
     /// A user that has come back is said to have gone.
     ForgetReturn,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 15] = [
+    pub const ALL: [Mutation; 20] = [
         Mutation::FreeSlotInFlight,
         Mutation::SwapEnvelopes,
         Mutation::LoseWakeup,
@@ -51,9 +61,14 @@ impl Mutation {
         Mutation::PageWithoutMore,
         Mutation::ForgetKey,
         Mutation::TakeStaleToken,
+        Mutation::KeepGhost,
+        Mutation::OutliveToken,
+        Mutation::IgnoreRights,
+        Mutation::KeepQuestion,
+        Mutation::LoseRelease,
+        Mutation::OverfillBucket,
         Mutation::LoseGap,
         Mutation::OldGapSpeaks,
-        Mutation::ForgetBudget,
         Mutation::ForgetReturn,
     ];
 }

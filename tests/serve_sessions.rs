@@ -330,3 +330,36 @@ fn every_address_is_served_ipv6_too() {
     members.iter_mut().for_each(|member| assert_eq!(member.find("message")["body"], "all"));
     server.stop().assert_clean();
 }
+
+#[test]
+fn a_connection_that_breaks_and_comes_back_is_no_news_and_one_that_stays_away_is() {
+    let server = Server::start(3, "[limits]\nabsence_ms = 60_000\n");
+    let mut watcher = Client::login(server.address(), "watcher");
+    watcher.say(r#"{"type":"join","room":"lobby","presence":true}"#);
+    watcher.expect("joined");
+    let mut ann = Client::member(server.address(), "ann", "lobby");
+    assert_eq!(watcher.expect("member")["event"], "join");
+    for n in 0..5 {
+        if n % 2 == 0 {
+            ann.reset()
+        } else {
+            ann.finish()
+        }
+        ann = Client::member(server.address(), "ann", "lobby");
+    }
+    assert!(watcher.sync().is_empty(), "she was never away");
+    ann.say(r#"{"type":"leave","room":"lobby"}"#);
+    assert_eq!(watcher.expect("member")["event"], "leave");
+    let ended = server.stop();
+    ended.assert_clean();
+    assert!(ended.counter("returns") <= 5);
+
+    let server = Server::start(3, "[limits]\nabsence_ms = 50\n");
+    let mut watcher = Client::login(server.address(), "watcher");
+    watcher.say(r#"{"type":"join","room":"lobby","presence":true}"#);
+    watcher.expect("joined");
+    Client::member(server.address(), "ann", "lobby").reset();
+    let news: Vec<_> = (0..2).map(|_| watcher.expect("member")["event"].clone()).collect();
+    assert_eq!(news, ["join", "leave"]);
+    server.stop().assert_clean();
+}

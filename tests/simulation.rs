@@ -1,12 +1,14 @@
 //! The whole server under a seeded kernel: production reactor, mesh and rules, in one thread and in virtual time.
 //!
 //! Each seed is one run: hundreds of clients on few users and rooms, faults at the seed's rates, an oracle that reads every byte. A failing seed
-//! prints how to replay it. `RINGROOM_SIM_SEED` runs one seed, `RINGROOM_SIM_SEEDS` so many (default 300), `RINGROOM_SIM_FIRST` from that one on.
+//! prints how to replay it. `RINGROOM_SIM_SEED` runs one seed, `RINGROOM_SIM_SEEDS` so many (default 300), `RINGROOM_SIM_FIRST` from that one on,
+//! `RINGROOM_SIM_JOBS` in so many processes (default 2). `scripts/simulate` sets them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation, reason = "a test: it panics and prints")]
 
 mod simulation {
     pub(crate) mod acts;
     pub(crate) mod behave;
+    pub(crate) mod ends;
     pub(crate) mod fake_log;
     pub(crate) mod memory;
     pub(crate) mod plan;
@@ -15,6 +17,7 @@ mod simulation {
     pub(crate) mod server;
     pub(crate) mod session;
     pub(crate) mod table;
+    pub(crate) mod tokens;
     pub(crate) mod truth;
     pub(crate) mod wire;
     pub(crate) mod world;
@@ -23,6 +26,7 @@ mod simulation {
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringroom::ring::fake::Table;
+use simulation::ends::Ends;
 use simulation::plan::Plan;
 use simulation::world::{Report, World};
 
@@ -42,6 +46,7 @@ fn run(seed: u64) -> Result<Report, String> {
 #[derive(Default)]
 struct Sums {
     table: Table,
+    ends: Ends,
     completions: u64,
     reads: u64,
     messages: u64,
@@ -53,6 +58,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, report: &Report) {
         self.table.add(&report.table);
+        self.ends.add(&report.ends.cells);
         self.completions += report.completions;
         self.reads += report.deliveries;
         self.messages += report.messages as u64;
@@ -63,12 +69,15 @@ impl Sums {
     /// One line for the parent.
     fn to_line(&self) -> String {
         let cells: Vec<u64> = self.table.cells.iter().flatten().copied().collect();
-        serde_json::to_string(&(cells, [self.completions, self.reads, self.messages, self.sessions, self.gaps], &self.failures)).unwrap()
+        let ends = self.ends.cells.to_vec();
+        let counts = [self.completions, self.reads, self.messages, self.sessions, self.gaps];
+        serde_json::to_string(&(cells, ends, counts, &self.failures)).unwrap()
     }
 
     fn add_line(&mut self, line: &str) {
-        let (cells, [completions, reads, messages, sessions, gaps], failures): (Vec<u64>, [u64; 5], Vec<String>) =
-            serde_json::from_str(line).unwrap();
+        type Line = (Vec<u64>, Vec<u64>, [u64; 5], Vec<String>);
+        let (cells, ends, [completions, reads, messages, sessions, gaps], failures): Line = serde_json::from_str(line).unwrap();
+        self.ends.add(&ends);
         for (cell, count) in self.table.cells.iter_mut().flatten().zip(cells) {
             *cell += count;
         }
@@ -81,14 +90,20 @@ impl Sums {
     }
 }
 
-const WORKERS: u64 = 2;
+/// Processes, unless `RINGROOM_SIM_JOBS` says how many.
+const WORKERS_DEFAULT: u64 = 2;
 /// A worker ends after so many failed seeds: one bug fails many.
 const FAILURES_MAX: usize = 3;
 
-/// Every `WORKERS`th seed, told to the parent line by line.
+fn workers() -> u64 {
+    variable("RINGROOM_SIM_JOBS").unwrap_or(WORKERS_DEFAULT).max(1)
+}
+
+/// One worker's share of the seeds, told to the parent line by line.
 fn work(worker: u64, first: u64, count: u64) {
+    let step = usize::try_from(workers()).unwrap();
     let mut sums = Sums::default();
-    for seed in (first + worker..first + count).step_by(WORKERS as usize) {
+    for seed in (first + worker..first + count).step_by(step) {
         println!("at {seed}");
         match run(seed) {
             Ok(report) => sums.add(&report),
@@ -116,7 +131,7 @@ fn run_many(first: u64, count: u64) -> Sums {
             .spawn()
             .unwrap()
     };
-    let workers: Vec<_> = (0..WORKERS).map(start).collect();
+    let workers: Vec<_> = (0..workers()).map(start).collect();
     let mut sums = Sums::default();
     for worker in workers {
         let output = worker.wait_with_output().unwrap();
@@ -147,9 +162,14 @@ fn every_seed_keeps_every_promise() {
         println!();
         return work(worker, first, count);
     }
-    let Sums { table, completions, reads, messages, sessions, gaps, failures } = run_many(first, count);
-    let (text, empty) = simulation::table::render(&table);
-    println!("{count} seeds: {completions} completions, {sessions} sessions, {messages} messages, {reads} reads, {gaps} gaps\n{text}");
+    let started = std::time::Instant::now();
+    let Sums { table, ends, completions, reads, messages, sessions, gaps, failures } = run_many(first, count);
+    let (text, mut empty) = simulation::table::render(&table);
+    let (ends, more) = ends.render();
+    empty.extend(more);
+    let took_s = started.elapsed().as_secs();
+    println!("{count} seeds from {first} in {took_s} s: {completions} completions, {sessions} sessions, {messages} messages");
+    println!("{reads} reads, {gaps} gaps\n{text}\n{ends}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(count < 300 || gaps > 0, "nobody was told a gap");
     // Fewer seeds do not meet every rare cell.

@@ -2,6 +2,7 @@
 
 use super::stall::low;
 use crate::config::RateMode;
+use crate::mutation::{Mutation, planted};
 
 /// How fast a user's sessions together may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +45,10 @@ impl Bucket {
     /// `Ok` when so many tokens are there, at most a full bucket (take them with [`Bucket::take`]); else when they will be, milliseconds of the
     /// monotonic clock.
     pub(super) fn look(&mut self, now_ms: u64, tokens: u32, rules: &RateRules) -> Result<(), u64> {
-        let full = u64::from(rules.burst) * u64::from(TOKEN);
+        let brim = if planted(Mutation::OverfillBucket) { u64::from(u32::MAX) } else { u64::from(rules.burst) * u64::from(TOKEN) };
         let passed_ms = low(now_ms).wrapping_sub(self.at_ms);
         let filled = u64::from(passed_ms) * u64::from(rules.requests_per_s);
-        let level = u64::from(self.level).saturating_add(filled).min(full);
+        let level = u64::from(self.level).saturating_add(filled).min(brim);
         self.level = u32::try_from(level).expect("a full bucket fits");
         self.at_ms = low(now_ms);
         let wanted = tokens * TOKEN;
@@ -56,6 +57,11 @@ impl Bucket {
         }
         let missing = u64::from(wanted - self.level);
         Err(now_ms + missing.div_ceil(u64::from(rules.requests_per_s)))
+    }
+
+    /// Holds more than a full bucket, though somebody has looked.
+    pub(super) fn is_over(&self, rules: &RateRules) -> bool {
+        *self != Self::FULL && u64::from(self.level) > u64::from(rules.burst) * u64::from(TOKEN)
     }
 
     /// Takes the tokens that were seen.

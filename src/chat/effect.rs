@@ -25,7 +25,7 @@ pub enum Worth {
     Ephemeral,
     /// A message of a room that drops its oldest: it may go, and `gap` stands for it. `previous` is the room's position before it.
     Oldest { place: Key, previous: Position },
-    /// A `joined`, kept: no `gap` before it speaks of what comes behind it.
+    /// A `joined` of such a room, kept: no `gap` before it speaks of what comes behind it.
     Joined { place: Key },
 }
 

@@ -346,7 +346,7 @@ impl Shard {
             let state = self.homes.get_mut(home).expect("found above");
             let first = state.deferred.pop_front().expect("looked at above");
             self.deferred -= 1;
-            if first.held && first.from.session.slot != OUTSIDE {
+            if first.held && first.from.session.slot != OUTSIDE && !planted(Mutation::LoseRelease) {
                 self.post(first.from.shard, Envelope::Release { session: first.from.session }, out);
             }
             match first.envelope {

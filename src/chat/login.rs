@@ -8,6 +8,7 @@ use super::rights::{Grant, Right};
 use super::session::Session;
 use super::shard::{Flow, Shard};
 use crate::ids::{Now, SessionId, UserName, WirePosition};
+use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::{Outgoing, Welcome};
 use crate::protocol::error::Reason;
 use crate::protocol::message::Hello;
@@ -241,7 +242,7 @@ impl Shard {
         }
         let place = self.places.get(entry.place).expect("a place lives while an entry points to it");
         let (room, home) = (place.name.clone(), place.home);
-        if entry.wanted {
+        if entry.wanted && !planted(Mutation::KeepGhost) {
             let name: Box<str> = self.users.name(user).into();
             let parcel = self.parcel(&room, &name, "");
             let from = self.origin(session, None).from;

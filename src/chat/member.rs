@@ -243,7 +243,8 @@ impl Shard {
             self.add_member(session, index);
         }
         self.set_watch(session, index, watch == Watch::Yes);
-        self.take_answer(session, (payload, Worth::Joined { place }), out);
+        let drops = self.places.get(place).is_some_and(|place| place.slow_reader == SlowReader::DropOldest);
+        self.take_answer(session, (payload, if drops { Worth::Joined { place } } else { Worth::Kept }), out);
         if watch == Watch::TooLarge {
             let room = self.places.get(place).expect("an entry points to it").name.clone();
             let off = self.encode(&Outgoing::MemberOff { room: &room });

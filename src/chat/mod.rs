@@ -35,6 +35,7 @@ pub use effect::{Appended, Class, Effect, Effects, Entry, Envelope, Origin, Page
 pub use homes::Homes;
 pub use login::{Attachments, Login};
 pub use outside::{Publish, RoomView, SessionView};
+pub use presence::Roll;
 pub use retention::RetentionRules;
 pub use rights::{Grant, Right, Rights, RoomRights, TokenRate};
 pub use rules::{Identity, Rules};

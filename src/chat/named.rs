@@ -81,6 +81,10 @@ impl<T: Named> NamedSlab<T> {
         self.slab.remove(key)
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        (0..self.slab.slots()).filter_map(|slot| self.slab.get(self.slab.key_at(slot)?))
+    }
+
     /// Slots so far; each may hold a value.
     pub(super) fn slots(&self) -> u32 {
         self.slab.slots()

@@ -2,6 +2,8 @@
 //!
 //! A user whose last session ends without `leave` is counted for a moment longer, so that a connection that breaks and comes back is no news to anybody.
 
+use std::collections::BTreeMap;
+
 use super::effect::{Effects, Envelope, Origin, Parcel};
 use super::room::Presence;
 use super::shard::{Shard, pack};
@@ -11,6 +13,17 @@ use crate::limits::{PRESENCE_NAMES_MAX, PRESENCE_ROOM_MAX};
 use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::{MemberEvent, Outgoing};
 use crate::protocol::error::Reason;
+
+/// Who is in a room, as one shard knows it: for checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roll {
+    /// Users and how many sessions of each, where the shard is the room's home.
+    pub users: BTreeMap<String, u32>,
+    /// Sessions by shard, as the home counts them.
+    pub sessions: u32,
+    /// Members on this shard.
+    pub members: usize,
+}
 
 /// How a session has left a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +46,18 @@ pub(super) struct Absence {
 }
 
 impl Shard {
+    /// Walks the room's lists: for checks only.
+    pub fn roll(&self, room: &str) -> Roll {
+        let hash = self.hash(room);
+        let place = self.places.find(hash, room).and_then(|place| self.places.get(place));
+        let members = place.map_or(0, |place| place.members.len());
+        let Some(home) = self.homes.find(hash, room).and_then(|home| self.homes.get(home)) else {
+            return Roll { members, ..Roll::default() };
+        };
+        let users = home.users.iter().map(|(slot, user)| (self.users.name_at(*slot).to_owned(), user.sessions())).collect();
+        Roll { users, sessions: home.shards.iter().map(|shard| shard.sessions).sum(), members }
+    }
+
     /// Answers a `presence` request of a member.
     pub(super) fn home_who(&mut self, parcel: &Parcel, origin: Origin, out: &mut Effects) {
         let room = parcel.room();

@@ -96,6 +96,10 @@ impl Presence {
         self.0 & Self::ABSENT != 0
     }
 
+    pub(super) fn sessions(self) -> u32 {
+        if self.is_absent() { 0 } else { self.0 }
+    }
+
     pub(super) fn with_one_more(self) -> Self {
         if self.is_absent() { Self::ONE } else { Presence(self.0 + 1) }
     }

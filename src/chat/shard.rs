@@ -203,6 +203,18 @@ impl Shard {
         }
     }
 
+    /// Whether the session waits for answers: to a join or a leave, to anything else.
+    pub fn asks(&self, session: SessionId) -> (bool, bool) {
+        let Some(state) = self.session(session) else { return (false, false) };
+        let moves: u32 = state.rooms.iter().map(|entry| u32::from(entry.unanswered)).sum();
+        (moves > 0, state.unanswered > moves)
+    }
+
+    /// Users that have more tokens than their burst; never any. Walks all users: for checks only.
+    pub fn buckets_over(&self) -> usize {
+        self.users.buckets_over(&self.rules.rate)
+    }
+
     /// No more `member` objects: everybody is about to leave.
     pub fn handle_drain(&mut self) {
         self.draining = true;

@@ -108,6 +108,10 @@ impl Users {
         }
     }
 
+    pub(super) fn buckets_over(&self, rules: &RateRules) -> usize {
+        self.users.values().filter(|user| user.bucket.is_over(&user.rate(rules))).count()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.users.len()
     }

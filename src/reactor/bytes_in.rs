@@ -12,6 +12,7 @@ use crate::ids::{Key, SessionRef, ShardId};
 use crate::limits::{FRAME_BYTES_BEFORE_WELCOME_MAX, FRAME_BYTES_MAX, LINGER_BYTES_MAX};
 use crate::mesh::directory::Registered;
 use crate::mesh::{Envelope, Move};
+use crate::mutation::{Mutation, planted};
 use crate::protocol::error::{Reason, Refusal};
 use crate::protocol::frame::{Cut, Transport, cut, transport};
 use crate::protocol::message::{Request, decode};
@@ -410,7 +411,7 @@ impl<S> Core<S> {
     /// When a session's token ends, milliseconds of the monotonic clock.
     pub(super) fn end_of(&self, grant: &Grant) -> u64 {
         let left_ms = |at: NonZeroU64| at.get().saturating_sub(self.now.unix_ms);
-        grant.expires_at.map_or(u64::MAX, |at| self.now_ms().saturating_add(left_ms(at)))
+        grant.expires_at.filter(|_| !planted(Mutation::OutliveToken)).map_or(u64::MAX, |at| self.now_ms().saturating_add(left_ms(at)))
     }
 
     pub(super) fn end_and_settle(&mut self, key: Key, ending: Ending) {

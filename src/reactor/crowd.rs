@@ -3,7 +3,8 @@
 //! Everything here is about queues that have grown, and off the way of a message to those that read: the fan-out comes here above half the soft mark
 //! only. Frames in flight are never touched, answers never dropped. [`Core::takes`] judges one more frame for a crowded session, [`Core::thin_out`] goes
 //! through its queue once per half a soft mark of growth, and [`Core::relieve`] looks at all sessions when the shard's messages have outgrown their budget,
-//! once per eighth of that budget.
+//! once per eighth of that budget,
+//! and once per tick while they are above it.
 
 use super::connection::Phase;
 use super::core::Core;
@@ -222,7 +223,7 @@ impl<S> Core<S> {
     /// The store has taken a frame: when all of them are over their budget, the sessions with the most bytes waiting end.
     #[inline]
     pub(super) fn hold_to_budget(&mut self) {
-        if self.frames.bytes_held() > self.crowd.relief_at && !planted(Mutation::ForgetBudget) {
+        if self.frames.bytes_held() > self.crowd.relief_at {
             self.relieve();
         }
     }
@@ -230,24 +231,42 @@ impl<S> Core<S> {
     fn relieve(&mut self) {
         let most = self.settings.queues.shard_bytes_max as u64;
         let goal = most - most / 8;
-        let keys = (0..self.connections.slots()).filter_map(|slot| self.connections.key_at(slot));
-        let open = keys.filter_map(|key| self.connections.get(key).filter(|c| c.phase == Phase::Open).map(|c| (c.queued_bytes, key)));
-        let mut largest: Vec<(u32, Key)> = open.filter(|(bytes, _)| *bytes > 0).collect();
+        let mut largest: Vec<(u32, Key)> = Vec::new();
+        // What sessions that are ending have in flight goes soon: nobody else is ended for it, up to a quarter of the budget.
+        let mut leaving = 0;
+        for slot in 0..self.connections.slots() {
+            let Some(key) = self.connections.key_at(slot) else { continue };
+            let connection = self.connections.get(key).expect("key_at names what is there");
+            if connection.phase != Phase::Open {
+                leaving += u64::from(connection.queued_bytes);
+            } else if connection.queued_bytes > 0 {
+                largest.push((connection.queued_bytes, key));
+            }
+        }
         largest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (_, key) in largest {
-            if self.frames.bytes_held() <= goal {
+            if self.frames.bytes_held() <= goal + leaving.min(most / 4) {
                 break;
             }
             self.counters.evicted.add(1);
             self.end(key, Ending::said(Reason::SlowConsumer, Some("this server is short of memory for messages")));
+            leaving += self.connections.get(key).map_or(0, |c| u64::from(c.queued_bytes));
         }
-        // What is in flight stays for a moment after its session's end: nobody else is ended for it before as much again has come.
+        // Looked at again when an eighth more has come, or with the next tick.
         self.crowd.relief_at = most.max(self.frames.bytes_held() + most / 8);
     }
 
-    /// Takes back what [`Core::relieve`] has granted, as what was in flight goes.
+    /// Looks again whether the messages are within their budget, when they were not.
     pub(super) fn watch_budget(&mut self) {
         let most = self.settings.queues.shard_bytes_max as u64;
-        self.crowd.relief_at = most.max(self.crowd.relief_at.min(self.frames.bytes_held() + most / 8));
+        if self.crowd.relief_at > most {
+            self.crowd.relief_at = most;
+            self.hold_to_budget();
+        }
+    }
+
+    /// Bytes of messages above which the largest queues are ended next.
+    pub(super) fn relief_at(&self) -> u64 {
+        self.crowd.relief_at
     }
 }

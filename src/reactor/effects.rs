@@ -11,6 +11,7 @@ use crate::config::Deadline;
 use crate::ids::{Key, SessionId};
 use crate::memory::frames::FrameId;
 use crate::mesh::Envelope;
+use crate::mutation::{Mutation, planted};
 use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
 
@@ -177,7 +178,9 @@ impl<S> Core<S> {
         if let Some(public_id) = self.chat.public_id(key) {
             self.directory.remove(public_id);
         }
-        self.asked.remove(&key);
+        if !planted(Mutation::KeepQuestion) {
+            self.asked.remove(&key);
+        }
         self.crowd.forget(key);
         self.forget_unread(key);
         if let Ended::Said(reason) = ending.ended {

@@ -42,7 +42,7 @@ use crate::mesh::{Envelope, Port};
 use crate::ring::Io;
 pub use connection::{Phase, Receive, State};
 use counters::{Counters, Shared};
-pub use inspect::Inspection;
+pub use inspect::{Doing, Inspection};
 pub use overload::Sheds;
 pub use verdict::TokenLogin;
 

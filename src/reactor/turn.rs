@@ -158,6 +158,7 @@ impl<I: Io> Reactor<I> {
             self.core.settle();
         }
         self.core.watch_budget();
+        self.core.settle();
         self.publish();
     }
 

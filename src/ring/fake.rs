@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::ids::ShardId;
+use crate::ids::{Key, Now, ShardId};
 use crate::ring::ListenerId;
 
 mod connection;
@@ -82,6 +82,12 @@ impl FakeKernel {
 
     pub fn now_ns(&self) -> u64 {
         self.kernel.borrow().now_ns
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        let kernel = self.kernel.borrow();
+        Now { mono_ns: kernel.now_ns, unix_ms: kernel.unix_ms }
     }
 
     /// Moves virtual time and lets happen what falls due.
@@ -228,6 +234,11 @@ impl FakeKernel {
 
     pub fn stage(&self, client: ConnectionId) -> Stage {
         self.kernel.borrow().connections[client.index()].stage()
+    }
+
+    /// The connection that a shard knows by this key, once it has had an operation under it.
+    pub fn connection_of(&self, shard: ShardId, key: Key) -> Option<ConnectionId> {
+        self.kernel.borrow().keys.get(&(shard.index(), key)).copied()
     }
 
     /// The server closed its end (or never got to know the connection and is gone).

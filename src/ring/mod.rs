@@ -53,6 +53,7 @@ pub enum Wait {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Write,
+    /// And what has not gone out is thrown away when the socket closes.
     Both,
 }
 

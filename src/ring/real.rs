@@ -392,12 +392,11 @@ impl Io for Ring {
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, side: Side) {
-        let how = match side {
-            Side::Write => Shutdown::Write,
-            Side::Both => Shutdown::Both,
-        };
         // The peer may be gone; then there is nothing left to shut down.
-        let _ = sockets::shutdown(socket.as_fd(), how);
+        let _ = match side {
+            Side::Write => sockets::shutdown(socket.as_fd(), Shutdown::Write),
+            Side::Both => sockets::abort(socket.as_fd()),
+        };
     }
 }
 

@@ -99,6 +99,14 @@ pub fn shutdown(socket: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     SockRef::from(&socket).shutdown(how)
 }
 
+/// Ends both directions at once, and lets the kernel throw away what has not gone out when the socket is closed: it would else keep that for minutes, for a peer
+/// that does not read.
+pub fn abort(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    socket.set_linger(Some(std::time::Duration::ZERO))?;
+    socket.shutdown(Shutdown::Both)
+}
+
 /// Blocking and CLOEXEC, as socket2 makes them; an IPv6 socket takes IPv6 alone, so that `0.0.0.0` and `[::]` can both be listened on.
 fn stream_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -203,5 +211,21 @@ mod tests {
         let (accepted, _) = TcpListener::from(fd).accept().unwrap();
         shutdown(accepted.as_fd(), Shutdown::Write).unwrap();
         assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_aborted_socket_leaves_the_kernel_nothing_to_keep() {
+        use std::io::Write;
+        let fd = open("127.0.0.1:0");
+        let mut client = TcpStream::connect(local_address(fd.as_fd()).unwrap()).unwrap();
+        let (mut accepted, _) = TcpListener::from(fd).accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        while accepted.write(&[7; 65_536]).is_ok() {}
+        abort(accepted.as_fd()).unwrap();
+        drop(accepted);
+        // What had arrived is read, then the reset: no orphan stands behind it and sends the rest.
+        let mut arrived = Vec::new();
+        let end = client.read_to_end(&mut arrived).unwrap_err();
+        assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }

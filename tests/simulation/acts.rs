@@ -1,10 +1,12 @@
 //! What a client writes: each act makes bytes and notes what must come of them.
 
+use ringroom::ids::Now;
 use ringroom::ring::fake::Random;
 
 use super::plan::Plan;
 use super::replays::{Question, Range, Stand, Wish};
 use super::session::{Asked, Session, Wanted};
+use super::tokens::{Charter, Deed, Token};
 use super::truth::{Message, MessageId, Truth};
 use super::wire::{Place, frame};
 
@@ -14,10 +16,23 @@ pub(crate) struct Stage<'a> {
     pub(crate) random: &'a mut Random,
     pub(crate) truth: &'a mut Truth,
     pub(crate) step: u64,
-    pub(crate) now_ms: u64,
+    pub(crate) now: Now,
 }
 
 impl Stage<'_> {
+    /// A token for this user: mostly good, and good for some seconds.
+    fn token(&mut self, user: &str, charter: Option<Charter>) -> Token {
+        let charter = charter.filter(|_| self.random.percent(80)).unwrap_or_else(|| *self.random.pick(&Charter::ALL));
+        let life_ms = *self.random.pick(&[1_500, 20_000, 3_600_000]);
+        let now_ms = self.now.unix_ms;
+        let (ends_ms, signed) = match self.random.below(100) {
+            0..5 => (now_ms + life_ms, false),
+            5..9 => (now_ms - self.random.below(10_000), true),
+            _ => (now_ms + 200 + self.random.below(life_ms), true),
+        };
+        Token { user: user.to_owned(), charter, ends_ms, signed }
+    }
+
     /// Where the client stands in a room, or somewhere else that a client may say.
     fn stand(&mut self, room: &str, known: Option<Place>) -> Stand {
         let back = self.random.size(0, 30);
@@ -56,11 +71,19 @@ impl Session {
         id
     }
 
-    pub(crate) fn hello(&mut self) -> Vec<u8> {
-        self.said_hello = true;
+    pub(crate) fn hello(&mut self, stage: &mut Stage<'_>) -> Vec<u8> {
+        self.hellos += 1;
         let device = self.device.as_ref().map_or_else(String::new, |d| format!(r#","device":"{d}""#));
         let inbox = self.inbox.map_or_else(String::new, |stand| format!(r#","inbox":"{}""#, position(stand)));
-        frame(&format!(r#"{{"type":"hello","version":1,"user":"{}"{device}{inbox}}}"#, self.user))
+        if stage.plan.verifier.is_none() {
+            return frame(&format!(r#"{{"type":"hello","version":1,"user":"{}"{device}{inbox}}}"#, self.user));
+        }
+        let charter = self.shown.tokens.first().map(|token| token.charter);
+        let token = stage.token(&self.user, charter);
+        self.shown.show(&token, stage.now);
+        // Whose token is not good is sent away.
+        self.stop_talking |= self.hellos > 1 && (self.shown.bad || self.shown.expired);
+        frame(&format!(r#"{{"type":"hello","version":1,"token":"{}"{device}{inbox}}}"#, token.text()))
     }
 
     /// Says in the `hello` to come where its inbox stood when it was last here.
@@ -84,9 +107,19 @@ impl Session {
     pub(crate) fn join_room(&mut self, stage: &mut Stage<'_>, room: String) -> Vec<u8> {
         let wish = stage.wish(&room, self.stands.get(&room).copied());
         let (presence, echo) = (stage.random.percent(40), !stage.random.percent(15));
+        let allowed = self.shown.allows(&room, Deed::Join);
+        let allowed = allowed.zip(if presence { self.shown.allows(&room, Deed::Presence) } else { Some(true) });
+        let before = self.wanted.get(&room).copied();
         let wanted = self.wanted.entry(room.clone()).or_insert(Wanted { member: true, echo, doubtful: false });
         wanted.member = true;
         wanted.echo = echo;
+        match (allowed, before) {
+            (Some((true, true)), _) => {}
+            // It is going to be refused, and changes nothing.
+            (Some(_), Some(before)) => *wanted = before,
+            (Some(_), None) => wanted.member = false,
+            (None, _) => wanted.doubtful = true,
+        }
         let id = self.ask_for(Asked::Join { room: room.clone(), presence, wish });
         let history = |newest: Option<u32>| newest.map_or_else(String::new, |n| format!(r#","history":{n}"#));
         let replay = match wish {
@@ -134,7 +167,7 @@ impl Session {
             repeaters: Vec::new(),
         });
         let member = inbox || wanted.is_some_and(|w| w.member);
-        let id = self.ask_for(Asked::Send { room: room.clone(), message, wanted: member, keyed, at_ms: stage.now_ms });
+        let id = self.ask_for(Asked::Send { room: room.clone(), message, wanted: member, keyed, at_ms: stage.now.mono_ms() });
         let flag = if ephemeral { r#","ephemeral":true"# } else { "" };
         frame(&format!(r#"{{"type":"send","id":{id},"room":"{room}","body":{body}{flag}{suffix}}}"#))
     }
@@ -148,7 +181,7 @@ impl Session {
             self.unsent.pop()?
         };
         let at = usize::try_from(message).expect("an index");
-        let (number, now_ms) = (self.number, stage.now_ms);
+        let (number, now_ms) = (self.number, stage.now.mono_ms());
         let written = &mut stage.truth.messages[at];
         let (key, room, body) = (written.key.clone()?, written.room.clone(), written.body.clone());
         written.repeaters.push(number);
@@ -240,13 +273,22 @@ impl Session {
         bytes
     }
 
-    pub(crate) fn second_hello(&mut self, random: &mut Random) -> Vec<u8> {
-        if random.percent(80) {
-            return self.hello();
+    pub(crate) fn second_hello(&mut self, stage: &mut Stage<'_>) -> Vec<u8> {
+        if stage.random.percent(80) {
+            return self.hello(stage);
         }
+        self.hellos += 1;
         self.sins.wrong_hello = true;
         self.stop_talking = true;
-        frame(r#"{"type":"hello","version":1,"user":"somebody-else"}"#)
+        self.shown.bad |= stage.plan.verifier.is_some();
+        match stage.plan.verifier {
+            Some(_) if stage.random.percent(70) => {
+                let ends_ms = stage.now.unix_ms + 60_000;
+                let token = Token { user: "somebody-else".into(), charter: Charter::Everything, ends_ms, signed: true };
+                frame(&format!(r#"{{"type":"hello","version":1,"token":"{}"}}"#, token.text()))
+            }
+            _ => frame(r#"{"type":"hello","version":1,"user":"somebody-else"}"#),
+        }
     }
 
     fn some_room(&self, stage: &mut Stage<'_>) -> String {

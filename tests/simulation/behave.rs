@@ -2,19 +2,35 @@
 
 use std::collections::BTreeMap;
 
+use ringroom::ids::{Key, ShardId};
+use ringroom::reactor::Doing;
 use ringroom::ring::fake::Stage;
 
 use super::memory::Memory;
-use super::session::{Phase, Reading};
+use super::session::{Phase, Reading, Session};
 use super::world::{Due, World};
+
+/// Who is held to a rate waits for answers before he asks for more.
+const ASKED_MAX: usize = 10;
 
 impl World {
     pub(super) fn connect(&mut self) {
         let memory = self.client();
+        self.arrive(memory);
+    }
+
+    fn arrive(&mut self, memory: Memory) {
         let connection = self.open_connection();
         let index = self.add_session(connection, memory);
         self.greet(index);
         self.next_act(index);
+    }
+
+    /// Somebody who says nothing yet.
+    pub(super) fn connect_only(&mut self) {
+        let memory = self.client();
+        let connection = self.open_connection();
+        self.add_session(connection, memory);
     }
 
     /// Somebody who was here before and comes back, or somebody new.
@@ -24,19 +40,19 @@ impl World {
             return self.memories.swap_remove(place);
         }
         let user = format!("u{}", self.random.below(self.plan.users));
-        let device = (self.plan.manners.devices && self.random.percent(20)).then(|| format!("d{}", self.random.below(2)));
+        let device = (self.plan.manners.devices && self.random.percent(50)).then(|| format!("d{}", self.random.below(2)));
         Memory { user, device, stands: BTreeMap::new(), unsent: Vec::new() }
     }
 
-    fn greet(&mut self, index: usize) {
+    pub(super) fn greet(&mut self, index: usize) {
         let silent = self.random.below(1_000) < self.plan.manners.silences * 4;
         let rude = self.random.below(1_000) < self.plan.manners.garbage;
         if silent {
-            let session = &mut self.sessions[index];
+            let (mut stage, session) = self.stage_and_session(index);
             session.sins.silent = true;
             session.stop_talking = true;
-            if self.random.percent(50) {
-                let hello = session.hello();
+            if stage.random.percent(50) {
+                let hello = session.hello(&mut stage);
                 let cut = self.random.size(1, hello.len() - 1);
                 self.write(index, &hello[..cut]);
             }
@@ -51,7 +67,7 @@ impl World {
         if stage.random.percent(80) {
             session.resume_inbox(&mut stage);
         }
-        let mut bytes = session.hello();
+        let mut bytes = session.hello(&mut stage);
         for room in session.rooms_known() {
             if stage.random.percent(70) {
                 bytes.extend(session.join_room(&mut stage, room));
@@ -93,7 +109,8 @@ impl World {
             return;
         }
         let rest = std::mem::take(&mut session.unwritten);
-        let done = session.stop_talking || session.phase == Phase::Farewell;
+        let patient = self.plan.is_rated() && session.asked.len() >= ASKED_MAX;
+        let done = patient || session.stop_talking || session.phase == Phase::Farewell;
         if !rest.is_empty() && !session.sins.silent {
             self.write(index, &rest);
         } else if !done && !self.misbehave(index) {
@@ -107,7 +124,6 @@ impl World {
     /// One of the seed's bad manners, or none.
     fn misbehave(&mut self, index: usize) -> bool {
         let manners = self.plan.manners.clone();
-        let now_ns = self.kernel.now_ns();
         let mut die = self.random.below(1_000);
         let mut falls = |weight: u64| {
             let hit = die < weight;
@@ -130,10 +146,7 @@ impl World {
             let bytes = self.sessions[index].say_bye();
             self.write(index, &bytes);
         } else if falls(manners.stops) {
-            let until_ns = now_ns + self.random.below(15_000_000_000);
-            self.sessions[index].sins.slow = true;
-            self.sessions[index].reading = Reading::StoppedUntil(until_ns);
-            self.agenda.insert((until_ns, Due::Read(index)));
+            self.stop_reading(index);
         } else if falls(manners.stops) {
             self.sessions[index].sins.slow = true;
             self.sessions[index].reading = Reading::Slow(self.random.size(1, 3_000));
@@ -153,24 +166,85 @@ impl World {
         true
     }
 
-    /// A bad turn for somebody who is in a short stage: by chance alone those would hardly ever be hit.
+    /// A bad turn for somebody who is in a short stage, or in the middle of something: by chance alone those would hardly ever be hit.
     pub(super) fn aim(&mut self) {
-        let short = |stage| matches!(stage, Stage::Moving | Stage::Cancelling | Stage::Closing | Stage::Handshake);
-        let open = |index: &usize| !self.sessions[*index].is_over() && short(self.kernel.stage(self.sessions[*index].connection));
-        let recent = self.sessions.len().saturating_sub(400)..self.sessions.len();
-        let targets: Vec<usize> = recent.filter(open).collect();
-        if targets.is_empty() {
-            return;
+        if self.random.percent(25) {
+            return self.ask_without_reading();
         }
-        let index = *self.random.pick(&targets);
+        let target = if self.random.percent(40) { self.in_a_short_stage() } else { self.in_the_middle() };
+        let Some(index) = target else { return };
         let manners = &self.plan.manners;
-        match self.random.below(4) {
+        match self.random.below(6) {
             0 if manners.resets > 0 => self.reset(index),
             1 if manners.half_closes > 0 => self.half_close(index),
             2 if manners.closes > 0 => self.close(index),
             3 if self.kernel.stage(self.sessions[index].connection) == Stage::Closing => self.write(index, &[0; 100]),
+            4 if manners.devices => self.replace(index),
+            5 if manners.stops > 0 => self.stop_reading(index),
             _ => {}
         }
+    }
+
+    /// Somebody who does not read asks for more.
+    fn ask_without_reading(&mut self) {
+        let deaf = |session: &Session| {
+            let stopped = matches!(session.reading, Reading::StoppedUntil(_) | Reading::Never);
+            stopped && session.phase == Phase::Open && !session.stop_talking && session.unwritten.is_empty()
+        };
+        let recent = self.sessions.len().saturating_sub(400)..self.sessions.len();
+        let targets: Vec<usize> = recent.filter(|index| deaf(&self.sessions[*index])).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let index = *self.random.pick(&targets);
+        let (mut stage, session) = self.stage_and_session(index);
+        let renews = stage.plan.verifier.is_some() && stage.random.percent(50);
+        let mut bytes = if renews { session.second_hello(&mut stage) } else { session.join(&mut stage) };
+        if renews && !session.stop_talking && stage.random.percent(50) {
+            // It waits behind the verdict.
+            bytes.extend(session.send(&mut stage, 40_000));
+        }
+        self.write(index, &bytes);
+    }
+
+    fn in_a_short_stage(&mut self) -> Option<usize> {
+        let short = |stage| matches!(stage, Stage::Moving | Stage::Cancelling | Stage::Closing | Stage::Handshake);
+        let open = |index: &usize| !self.sessions[*index].is_over() && short(self.kernel.stage(self.sessions[*index].connection));
+        let recent = self.sessions.len().saturating_sub(400)..self.sessions.len();
+        let targets: Vec<usize> = recent.filter(open).collect();
+        if targets.is_empty() { None } else { Some(*self.random.pick(&targets)) }
+    }
+
+    /// Somebody whose request waits: the rarer the reason, the likelier.
+    fn in_the_middle(&mut self) -> Option<usize> {
+        let shards = (0..self.plan.shards).map(ShardId);
+        let all: Vec<(ShardId, Key, Doing)> =
+            shards.flat_map(|shard| self.watched[shard.index()].busy().map(move |(key, doing)| (shard, key, doing))).collect();
+        let rare = |doing: &Doing| doing.held || doing.renewing || doing.out_of_tokens || doing.blocked || doing.not_reading;
+        let rarest: Vec<(ShardId, Key, Doing)> = all.iter().filter(|(.., doing)| rare(doing)).copied().collect();
+        let some = if rarest.is_empty() { all } else { rarest };
+        if some.is_empty() {
+            return None;
+        }
+        let (shard, key, _) = *self.random.pick(&some);
+        self.session_at(shard, key).filter(|index| !self.sessions[*index].is_over())
+    }
+
+    /// The same device logs in once more.
+    fn replace(&mut self, index: usize) {
+        let session = &self.sessions[index];
+        if session.device.is_none() || session.phase != Phase::Open {
+            return;
+        }
+        let memory = session.memory();
+        self.arrive(memory);
+    }
+
+    fn stop_reading(&mut self, index: usize) {
+        let until_ns = self.kernel.now_ns() + self.random.below(15_000_000_000);
+        self.sessions[index].sins.slow = true;
+        self.sessions[index].reading = Reading::StoppedUntil(until_ns);
+        self.agenda.insert((until_ns, Due::Read(index)));
     }
 
     fn chat(&mut self, index: usize) {
@@ -189,7 +263,8 @@ impl World {
                 0..18 => session.join(&mut stage),
                 18..25 => session.leave(&mut stage),
                 25..33 => session.ask(&mut stage),
-                33..34 => session.second_hello(stage.random),
+                33..35 if stage.plan.verifier.is_some() => session.second_hello(&mut stage),
+                33..34 => session.second_hello(&mut stage),
                 _ => session.send(&mut stage, body_bytes),
             });
             if session.stop_talking {

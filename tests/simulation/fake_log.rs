@@ -82,7 +82,13 @@ impl Log for FakeLog {
             }
             if self.random.chance(repeated) {
                 let again = self.given[self.random.index(self.given.len())];
-                let at_ns = now.mono_ns + self.random.below(1_000_000_000);
+                // At once, soon, or when whoever asked has long been refused.
+                let later_ns = match self.random.below(4) {
+                    0 => 0,
+                    1 => 7_000_000_000,
+                    _ => self.random.below(1_000_000_000),
+                };
+                let at_ns = now.mono_ns + later_ns;
                 self.plan(at_ns, again);
             }
         }

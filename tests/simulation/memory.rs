@@ -20,10 +20,7 @@ pub(crate) struct Memory {
 impl Session {
     /// What is left of a connection that has ended.
     pub(crate) fn memory(&self) -> Memory {
-        let open = self.asked.values().filter_map(|asked| match asked {
-            Asked::Send { message, keyed: true, .. } => Some(*message),
-            _ => None,
-        });
+        let open = self.asked.values().filter_map(Asked::keyed_message);
         let mut unsent: Vec<MessageId> = self.unsent.iter().copied().chain(open).collect();
         unsent.dedup();
         Memory { user: self.user.clone(), device: self.device.clone(), stands: self.stands.clone(), unsent }

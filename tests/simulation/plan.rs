@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ringroom::config::{RoomRule, Settings, SlowReader};
+use ringroom::config::{RateMode, RoomRule, Settings, SlowReader};
 use ringroom::ids::RoomPattern;
 use ringroom::ring::fake::{Fault, Random, Rates};
 
@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) rates: Rates,
     pub(crate) log: LogFaults,
+    /// Logins need tokens; the verifier has these faults.
+    pub(crate) verifier: Option<VerifierFaults>,
     /// The embedded log instead of the one with faults.
     pub(crate) real_log: bool,
     pub(crate) buffers: u16,
@@ -68,6 +70,17 @@ pub(crate) struct LogFaults {
     pub(crate) lost: u32,
 }
 
+/// Parts per million of the questions to the verifier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VerifierFaults {
+    pub(crate) late: u32,
+    pub(crate) lost: u32,
+    pub(crate) repeated: u32,
+    /// There was no room for it, or nobody got to look at it.
+    pub(crate) full: u32,
+    pub(crate) unchecked: u32,
+}
+
 /// What a room surely retains, as the settings say it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retained {
@@ -105,6 +118,7 @@ impl Plan {
             rates,
             tight,
             log: log_faults(&mut random),
+            verifier: random.percent(40).then(|| verifier_faults(&mut random)),
             real_log: random.percent(20),
             buffers: *random.pick(&[4, 8, 32, 256]),
             buffer_bytes: *random.pick(&[16, 64, 512, 2048]),
@@ -129,6 +143,11 @@ impl Plan {
 }
 
 impl Plan {
+    /// Users are held to a rate that they can reach.
+    pub(crate) fn is_rated(&self) -> bool {
+        self.settings.limits.requests_per_s < 1_000 || self.verifier.is_some()
+    }
+
     pub(crate) fn retained(&self) -> Retained {
         let history = &self.settings.history;
         let shard_is_small = history.shard_bytes < SHARD_BYTES_SMALL;
@@ -163,16 +182,18 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     settings.server.shards = usize::from(shards);
     settings.server.node = "sim".into();
     // Most runs drive the server harder than any one user may.
-    if random.pick(&[true, true, true, false]) == &true {
-        settings.limits.requests_per_s = 1_000_000;
-        settings.limits.requests_burst = 1_000_000;
-    }
-    if random.percent(30) {
+    let (per_s, burst) =
+        if random.percent(65) { (1_000_000, 1_000_000) } else { *random.pick(&[(50, 100), (20, 5), (10, 30), (3, 4), (100, 1)]) };
+    settings.limits.requests_per_s = per_s;
+    settings.limits.requests_burst = burst;
+    settings.limits.rate_mode = *random.pick(&[RateMode::Wait, RateMode::Reject]);
+    if per_s > 1_000 && random.percent(40) {
         settings.limits.recipients_per_token = *random.pick(&[1, 5]);
         // Enough that what the load leaves behind is worked off in the calm.
         settings.limits.requests_per_s = 20_000;
         settings.limits.requests_burst = 500;
     }
+    settings.auth.verify_ms = *random.pick(&[300, 2_000]);
     settings.limits.absence_ms = *random.pick(&[0, 1_000, 1_000, 10_000]);
     settings.queues.frames_max = 64 * 1024;
     settings.queues.out_chunks_max = 64 * 1024;
@@ -189,8 +210,12 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
         settings.queues.hard_mark_bytes = 160 * 1024;
         settings.queues.soft_mark_bytes = 40 * 1024;
         if random.percent(40) {
-            settings.queues.shard_bytes_max = 200 * 1024;
+            settings.queues.shard_bytes_max = *random.pick(&[30 * 1024, 100 * 1024, 200 * 1024]);
         }
+    }
+    if random.percent(20) {
+        tight = true;
+        settings.queues.no_progress_ms = 1_500;
     }
     if random.percent(15) {
         tight = true;
@@ -202,17 +227,17 @@ fn settings(random: &mut Random, shards: u16) -> (Settings, bool) {
     }
     if random.percent(15) {
         tight = true;
-        settings.queues.leftover_bytes_max = 128 * 1024;
+        settings.queues.leftover_bytes_max = *random.pick(&[32 * 1024, 128 * 1024]);
     }
     if random.percent(15) {
         tight = true;
         settings.limits.connections_per_shard_max = 20;
     }
     if random.percent(20) {
-        settings.limits.sessions_per_user = 2;
+        settings.limits.sessions_per_user = *random.pick(&[1, 2, 3]);
     }
     if random.percent(20) {
-        settings.limits.rooms_per_session = 1;
+        settings.limits.rooms_per_session = *random.pick(&[1, 2]);
     }
     (settings, tight)
 }
@@ -243,6 +268,11 @@ fn slow_readers(random: &mut Random, settings: &mut Settings, rooms: u64) -> BTr
 fn log_faults(random: &mut Random) -> LogFaults {
     let mut rate = |ceiling: u64| if random.percent(50) { 0 } else { u32::try_from(random.below(ceiling)).expect("small") };
     LogFaults { delayed: rate(300_000), repeated: rate(100_000), lost: rate(20_000) }
+}
+
+fn verifier_faults(random: &mut Random) -> VerifierFaults {
+    let mut rate = |ceiling: u64| if random.percent(40) { 0 } else { u32::try_from(random.below(ceiling)).expect("small") };
+    VerifierFaults { late: rate(300_000), lost: rate(60_000), repeated: rate(300_000), full: rate(60_000), unchecked: rate(60_000) }
 }
 
 fn manners(random: &mut Random) -> Manners {

@@ -1,21 +1,24 @@
 //! The server under simulation: production reactors, mesh, rules; only the kernel, the clocks and the log are not the real ones.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use ringroom::chat::{Identity, Rules};
+use ringroom::auth::{FailureRules, Failures};
+use ringroom::chat::{Identity, Roll, Rules};
 use ringroom::cluster::log::{Log, MemoryLog};
-use ringroom::ids::{Epoch, ShardId};
+use ringroom::ids::{Epoch, Key, ShardId};
 use ringroom::mesh::directory::Directory;
 use ringroom::mesh::{self, Envelope};
 use ringroom::reactor::counters::{Counters, Shared};
-use ringroom::reactor::{Control, Inspection, Next, Parts, Reactor, Report};
+use ringroom::reactor::{Control, Inspection, Next, Parts, Reactor, Report, TokenLogin};
 use ringroom::ring::fake::{FakeIo, FakeKernel, FakeSocket, Random};
 
 use super::fake_log::{FakeLog, Faults};
 use super::plan::Plan;
 use super::recorded_log::{Ledger, RecordedLog};
+use super::tokens::{FakeVerifier, SharedVerifierFaults};
 use super::wire::EPOCH;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,7 @@ pub(crate) struct Server {
     hard_mark_bytes: usize,
     shard_bytes_max: u64,
     pub(crate) log_faults: Faults,
+    pub(crate) verifier_faults: SharedVerifierFaults,
     pub(crate) ledger: Ledger,
 }
 
@@ -89,6 +93,8 @@ impl Server {
         let depth = settings.queues.mesh_depth_for(usize::from(plan.shards), 128);
         let ports = mesh::mesh::<Envelope<FakeSocket>>(plan.shards, depth);
         let log_faults = Arc::new(Mutex::new(plan.log.clone()));
+        let verifier_faults: SharedVerifierFaults = Arc::new(Mutex::new(plan.verifier.clone().unwrap_or_default()));
+        let failures = Arc::new(Mutex::new(Failures::new(FailureRules::of(&settings.auth), [5, 6, 7, 8])));
         let ledger = Ledger::default();
         let (report, reports) = unbounded();
         let mut shards = Vec::new();
@@ -99,7 +105,10 @@ impl Server {
                 if plan.real_log { Box::new(MemoryLog::default()) } else { Box::new(FakeLog::new(random.fork(), Arc::clone(&log_faults))) };
             let parts = Parts {
                 rules: rules(plan, id),
-                login: None,
+                login: plan.verifier.as_ref().map(|_| TokenLogin {
+                    verifier: Box::new(FakeVerifier::new(random.fork(), Arc::clone(&verifier_faults))),
+                    failures: Arc::clone(&failures),
+                }),
                 settings: Arc::clone(&settings),
                 listeners: 1,
                 connections_max: 1_000_000,
@@ -123,6 +132,7 @@ impl Server {
             hard_mark_bytes: settings.queues.hard_mark_bytes,
             shard_bytes_max: settings.queues.shard_bytes_max as u64,
             log_faults,
+            verifier_faults,
             ledger,
         }
     }
@@ -148,6 +158,27 @@ impl Server {
         Ok(stepped)
     }
 
+    /// What the shard had at its last step.
+    pub(crate) fn seen(&self, shard: ShardId) -> &Inspection {
+        &self.shards[shard.index()].seen
+    }
+
+    pub(crate) fn is_gone(&self, shard: ShardId, key: Key) -> bool {
+        self.shards[shard.index()].reactor.as_ref().is_none_or(|reactor| reactor.state_of(key).is_none())
+    }
+
+    /// Who is in a room: the home's list, the sessions it counts, the members that all shards have.
+    pub(crate) fn roll(&self, room: &str) -> (BTreeMap<String, u32>, u32, usize) {
+        let mut all = (BTreeMap::new(), 0, 0);
+        for reactor in self.shards.iter().filter_map(|shard| shard.reactor.as_ref()) {
+            let Roll { users, sessions, members } = reactor.roll(room);
+            all.0.extend(users);
+            all.1 += sessions;
+            all.2 += members;
+        }
+        all
+    }
+
     pub(crate) fn is_running(&self, shard: ShardId) -> bool {
         self.shards[shard.index()].reactor.is_some()
     }
@@ -162,10 +193,18 @@ impl Server {
         if seen.queued_bytes_max > self.hard_mark_bytes {
             return Err(format!("{} bytes wait for one session, over the hard mark", seen.queued_bytes_max));
         }
-        // Above the budget the largest queues end; what is in flight or leaving then can't be taken back, and an eighth more may come meanwhile.
-        let most = self.shard_bytes_max + self.shard_bytes_max / 8 + self.shards[shard.index()].leaving_bytes_max + FRAME_BYTES;
-        if seen.frames.bytes > most {
-            return Err(format!("{} bytes of messages are held, {most} may be: {seen:?}", seen.frames.bytes));
+        if seen.buckets_over > 0 {
+            return Err(format!("{} users have more tokens than their burst", seen.buckets_over));
+        }
+        // Above the budget the largest queues end, at every frame that is taken; gathered ones are in flight.
+        let gathered = FRAME_BYTES * (1 + u64::from(seen.frames.gathers));
+        if seen.frames.bytes > seen.relief_at + gathered {
+            return Err(format!("{} bytes of messages are held, over the budget, and nobody has ended: {seen:?}", seen.frames.bytes));
+        }
+        // What is in flight can't be taken back; a quarter more may be leaving, and an eighth more may come meanwhile.
+        let most = self.shard_bytes_max + self.shard_bytes_max / 2 + self.shards[shard.index()].leaving_bytes_max + FRAME_BYTES;
+        if seen.relief_at > most {
+            return Err(format!("the budget has become {} bytes: {seen:?}", seen.relief_at));
         }
         let held: usize = self.shards.iter().map(|s| connections(&s.seen)).sum();
         let in_transit = self.in_transit()?;

@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringroom::reactor::Doing;
 use ringroom::ring::fake::{ConnectionId, End};
 
 use super::memory::Memory;
 use super::replays::{Page, Question, Said, Stand, Wish};
+use super::tokens::{Deed, Shown};
 use super::truth::{Gap, Membership, MessageId, SessionNumber, Truth};
 use super::wire::{Cutter, EPOCH, Line, Object, Place};
 
@@ -75,7 +77,6 @@ pub(crate) struct Session {
     pub(crate) device: Option<String>,
     pub(crate) phase: Phase,
     pub(crate) reading: Reading,
-    pub(crate) said_hello: bool,
     pub(crate) next_id: u64,
     pub(crate) asked: BTreeMap<u64, Asked>,
     /// By its own last word on each room, in the order written.
@@ -92,6 +93,9 @@ pub(crate) struct Session {
     pub(crate) inbox: Option<Stand>,
     /// Messages with a key that it does not know to be sent.
     pub(crate) unsent: Vec<MessageId>,
+    pub(crate) shown: Shown,
+    pub(crate) hellos: u32,
+    left_replaying: bool,
     pub(crate) sins: Sins,
     pub(crate) end: Option<End>,
     pub(crate) farewell: Option<String>,
@@ -113,6 +117,12 @@ pub(crate) struct Context<'a> {
     pub(crate) truth: &'a mut Truth,
     pub(crate) step: u64,
     pub(crate) now_ms: u64,
+    /// The clock on the wall may step.
+    pub(crate) clock_steps: bool,
+    /// Logins need tokens.
+    pub(crate) tokens: bool,
+    /// Requests above a user's rate are refused.
+    pub(crate) rejects: bool,
     /// The log's deadline.
     pub(crate) log_ms: u64,
     pub(crate) draining: bool,
@@ -126,6 +136,16 @@ pub(crate) struct Context<'a> {
 
 type Verdict = Result<(), String>;
 
+impl Asked {
+    /// The message that may be sent again.
+    pub(crate) fn keyed_message(&self) -> Option<MessageId> {
+        match self {
+            Asked::Send { message, keyed: true, .. } => Some(*message),
+            _ => None,
+        }
+    }
+}
+
 impl Session {
     pub(crate) fn new(number: SessionNumber, connection: ConnectionId, memory: Memory) -> Self {
         let Memory { user, device, stands, unsent } = memory;
@@ -136,7 +156,6 @@ impl Session {
             device,
             phase: Phase::Strange,
             reading: Reading::All,
-            said_hello: false,
             next_id: 1,
             asked: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -147,6 +166,9 @@ impl Session {
             gapped: BTreeMap::new(),
             inbox: None,
             unsent,
+            shown: Shown::default(),
+            hellos: 0,
+            left_replaying: false,
             sins: Sins::default(),
             end: None,
             farewell: None,
@@ -158,6 +180,23 @@ impl Session {
 
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Ended
+    }
+
+    /// Messages of a replay are still to come, or were when it left.
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.left_replaying || self.inside.values().any(|inside| inside.replay.is_some())
+    }
+
+    /// It has not read the answer to a join with a replay, and its shard has nothing left to take or to answer: both are on their way.
+    pub(crate) fn is_owed_a_replay(&self, doing: Doing) -> bool {
+        let asked = |asked: &Asked| matches!(asked, Asked::Join { wish: Wish::Newest(_) | Wish::Since(..), .. });
+        !doing.is_something() && self.hellos > 0 && self.asked.values().any(asked)
+    }
+
+    /// It is in no room any longer.
+    pub(crate) fn forget_rooms(&mut self) {
+        self.left_replaying = self.is_replaying();
+        self.inside.clear();
     }
 
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
@@ -180,7 +219,7 @@ impl Session {
     pub(crate) fn finish(&mut self, end: End, broken: bool, context: &mut Context<'_>) -> Verdict {
         self.end = Some(end);
         let before = std::mem::replace(&mut self.phase, Phase::Ended);
-        self.inside.clear();
+        self.forget_rooms();
         // Who was never accepted is not spoken to.
         let unheard = before == Phase::Strange && context.draining;
         let excused = broken || unheard || self.sins.left || self.sins.slow;
@@ -205,7 +244,7 @@ impl Session {
         match object.kind {
             "welcome" => self.welcome(object, context),
             "joined" => self.joined(object, context),
-            "left" => self.left(object),
+            "left" => self.left(object, context),
             "sent" => self.sent(object, context),
             "message" => self.message(object, context),
             "presence" => self.presence(object),
@@ -221,9 +260,10 @@ impl Session {
     }
 
     fn welcome(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
-        if !self.said_hello || object.user != Some(&self.user) || object.version != Some(1) {
+        if self.hellos == 0 || object.user != Some(&self.user) || object.version != Some(1) {
             return Err("a welcome to somebody else".into());
         }
+        self.shown.welcomed(object.expires_at)?;
         let inbox = object.inbox.as_ref().ok_or("a welcome without inbox")?;
         let said = Said { at: position(Some(inbox.at))?, replay: inbox.replay, recovered: inbox.recovered };
         let again = self.phase == Phase::Open;
@@ -304,6 +344,10 @@ impl Session {
         if asked != room || object.members.is_none_or(|m| m == 0) {
             return Err("joined does not fit the request".into());
         }
+        self.may(room, Deed::Join)?;
+        if presence {
+            self.may(room, Deed::Presence)?;
+        }
         if let Some(inside) = self.inside.get_mut(room) {
             inside.presence = presence;
             inside.users.clear();
@@ -314,9 +358,36 @@ impl Session {
         self.follow(room, wish, Said { at: since, replay, recovered: object.recovered }, context)
     }
 
-    fn left(&mut self, object: &Object<'_>) -> Verdict {
+    /// The server has done what needs this right.
+    fn may(&self, room: &str, deed: Deed) -> Verdict {
+        let own_inbox = deed == Deed::Presence && room.starts_with('@');
+        let allowed = own_inbox || self.shown.allows(room, deed) != Some(false);
+        if allowed { Ok(()) } else { Err(format!("{deed:?} in {room} is not allowed by {:?}", self.shown)) }
+    }
+
+    /// Whether a refusal for want of rights is deserved.
+    fn may_not(&self, asked: &Asked) -> bool {
+        let refused = |room: &str, deed| self.shown.allows(room, deed) != Some(true);
+        match asked {
+            Asked::Refused => true,
+            Asked::Join { room, presence, .. } => refused(room, Deed::Join) || (*presence && refused(room, Deed::Presence)),
+            Asked::Send { room, .. } => refused(room, Deed::Send),
+            Asked::Presence { room } => !room.starts_with('@') && refused(room, Deed::Presence),
+            Asked::Leave { .. } | Asked::History(_) | Asked::Ping => false,
+        }
+    }
+
+    fn left(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
         let room = object.room.ok_or("left without room")?;
-        match self.question(object)? {
+        let question = self.question(object)?;
+        if question.is_none() && self.shown.mixed {
+            // A fresh token does not allow the room any longer.
+            self.wanted.entry(room.to_owned()).and_modify(|wanted| wanted.doubtful = true);
+            context.truth.doubt_echo(self.number, room);
+            self.inside.remove(room);
+            return Ok(());
+        }
+        match question {
             Some(Asked::Leave { room: asked }) if asked == room => match self.inside.remove(room) {
                 Some(Inside { replay: Some(_), .. }) => Err("a replay was cut short by left".into()),
                 _ => Ok(()),
@@ -335,6 +406,7 @@ impl Session {
         if object.duplicate.is_some() && (object.duplicate == Some(false) || written.repeaters.is_empty()) {
             return Err("a duplicate of what was sent once".into());
         }
+        self.may(room, Deed::Send)?;
         self.sent.insert(message);
         self.unsent.retain(|unsent| *unsent != message);
         if written.ephemeral {
@@ -383,6 +455,10 @@ impl Session {
         }
         membership.seen.push((at, id));
         self.stand_at(room, at);
+        let late = self.shown.last_end_ms().is_some_and(|end_ms| at.ms > end_ms + 5_000);
+        if late && !context.clock_steps {
+            return Err(format!("a message that was sent when the token had ended, {:?}", self.shown));
+        }
         context.truth.place(id, at)
     }
 
@@ -452,6 +528,7 @@ impl Session {
         if distinct.len() != users.len() || object.members != u32::try_from(users.len()).ok() || object.truncated != Some(false) {
             return Err("presence counts wrong".into());
         }
+        self.may(object.room.ok_or("presence without room")?, Deed::Presence)?;
         self.answer(object, "presence", |asked| matches!(asked, Asked::Presence { .. }))
     }
 
@@ -476,28 +553,44 @@ impl Session {
     fn error(&mut self, object: &Object<'_>, context: &mut Context<'_>) -> Verdict {
         let reason = object.reason.ok_or("an error without reason")?;
         if object.id.is_none() {
-            let guilty = self.sins.garbage > 0;
+            // A second `hello` has no number.
+            let renewal = self.hellos > 1 && (reason == "overloaded" || (reason == "rate_limited" && context.rejects));
+            let guilty = self.sins.garbage > 0 || renewal;
             return if guilty { Ok(()) } else { Err("an error about nothing".into()) };
         }
         let asked = self.question(object)?.ok_or("checked above")?;
+        if reason == "rate_limited" {
+            self.unsent.extend(asked.keyed_message());
+            if !context.rejects || object.retry_after_ms.is_none_or(|ms| ms == 0) {
+                return Err("not above any rate, or without a time to wait".into());
+            }
+        }
         let fits = match (&asked, reason) {
             (Asked::Refused, _) => true,
-            (Asked::Join { room, .. } | Asked::Leave { room }, "too_many_rooms" | "overloaded") => {
+            (Asked::Join { room, .. } | Asked::Leave { room }, "too_many_rooms" | "overloaded" | "rate_limited") => {
                 if let Some(wanted) = self.wanted.get_mut(room) {
                     wanted.doubtful = true;
                 }
                 context.truth.doubt_echo(self.number, room);
                 true
             }
-            (Asked::Send { message, keyed, at_ms, .. }, "log_unavailable") => {
-                self.unsent.extend(keyed.then_some(*message));
+            (Asked::Send { at_ms, .. }, "log_unavailable") => {
+                self.unsent.extend(asked.keyed_message());
                 context.now_ms >= at_ms + context.log_ms
             }
-            (Asked::Send { message, keyed, .. }, "overloaded") => {
-                self.unsent.extend(keyed.then_some(*message));
+            (_, "overloaded") => {
+                self.unsent.extend(asked.keyed_message());
                 true
             }
-            (_, "overloaded") => true,
+            (_, "rate_limited") => true,
+            (_, "forbidden") => {
+                if let Asked::Join { room, .. } = &asked {
+                    self.wanted.entry(room.clone()).and_modify(|wanted| wanted.doubtful = true);
+                    context.truth.doubt_echo(self.number, room);
+                }
+                self.may_not(&asked)
+            }
+            (_, "not_joined") if self.shown.mixed => true,
             (Asked::Send { room, wanted, .. }, "not_joined") => !wanted || self.wanted.get(room).is_some_and(|w| w.doubtful),
             (Asked::Presence { room } | Asked::History(Question { room, .. }), "not_joined") => {
                 self.wanted.get(room).is_some_and(|w| w.doubtful)
@@ -511,7 +604,7 @@ impl Session {
         let reason = object.reason.ok_or("a bye without reason")?;
         self.phase = Phase::Farewell;
         self.farewell = Some(reason.to_owned());
-        self.inside.clear();
+        self.forget_rooms();
         let sins = self.sins;
         let fits = match reason {
             "bye" => sins.bye,
@@ -520,13 +613,16 @@ impl Session {
             "malformed" | "bad_field" | "hello_first" | "version" | "unknown_type" => {
                 sins.garbage > 0 || sins.bad_frame || sins.wrong_hello
             }
-            "forbidden" => sins.wrong_hello,
+            "forbidden" => sins.wrong_hello || self.shown.mixed,
+            "bad_token" => self.shown.bad,
+            "token_expired" => self.shown.expired || context.clock_steps || context.now_ms >= self.shown.first_end_ms,
             // Completions that are seconds late can make these of honest clients.
             "handshake_timeout" | "frame_timeout" => true,
-            // Who has said bye does not answer pings while his last requests wait for their answers.
-            "idle" => sins.silent || sins.slow || sins.left || sins.bye,
+            // Who has said his last word does not answer pings while his requests wait for their answers.
+            "idle" => sins.silent || sins.slow || sins.left || self.stop_talking,
             "slow_consumer" => sins.slow || context.tight || context.narrow,
-            "overloaded" => context.tight,
+            // Nobody had time for the token.
+            "overloaded" => context.tight || context.tokens,
             "replaced" => self.device.is_some(),
             "too_many_sessions" => true,
             "draining" => context.draining,

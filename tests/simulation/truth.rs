@@ -224,7 +224,7 @@ impl Truth {
         let mut next = must_from;
         let last = stayed.then_some(end);
         for (read, place) in seen.iter().map(|(at, _)| *at).chain(last).enumerate() {
-            let found = due.iter().position(|(at, _)| *at == place).unwrap_or(due.len());
+            let found = due.binary_search_by_key(&place, |(at, _)| *at).unwrap_or(due.len());
             if place != end && found == due.len() {
                 return Err(format!("session {session} in {room} got {place:?} although it was not due"));
             }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringroom::ids::ShardId;
+use ringroom::config::RateMode;
+use ringroom::ids::{Key, ShardId};
 use ringroom::ring::ListenerId;
 use ringroom::ring::fake::{ConnectionId, FakeKernel, KernelSettings, Random, Rates, Stage as Stadium, Table};
 
 use super::acts::Stage;
+use super::ends::{Busy, Ended, Ends, Watched};
 use super::memory::Memory;
-use super::plan::{LogFaults, Plan};
+use super::plan::{LogFaults, Plan, VerifierFaults};
 use super::server::{Server, Stepped};
 use super::session::{Context, Phase, Reading, Session};
 use super::truth::Truth;
@@ -24,6 +26,7 @@ pub(crate) struct Report {
     pub(crate) deliveries: u64,
     pub(crate) gaps: u64,
     pub(crate) table: Table,
+    pub(crate) ends: Ends,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +46,8 @@ pub(super) enum Era {
 
 /// A run that goes on for longer than this never ends.
 const STEPS_MAX: u64 = 6_000_000;
+/// Clients that connect right before a drain under load.
+const LATECOMERS: usize = 10;
 /// Clients that may come back; who goes when there are as many is never seen again.
 const MEMORIES_MAX: usize = 200;
 const MS: u64 = 1_000_000;
@@ -61,6 +66,9 @@ pub(crate) struct World {
     pub(super) truth: Truth,
     pub(super) step: u64,
     pub(super) era: Era,
+    /// What every shard's connections are doing, and how they ended.
+    pub(super) watched: Vec<Watched>,
+    ends: Ends,
     frozen: Vec<u64>,
     deliveries: u64,
     trace: u64,
@@ -98,6 +106,7 @@ impl World {
             agenda.insert((now_ns + MS * place as u64 / 4, Due::Connect));
         }
         let truth = Truth::new(plan.retained());
+        let watched = (0..plan.shards).map(|_| Watched::default()).collect();
         let frozen = vec![0; usize::from(plan.shards)];
         Self {
             plan,
@@ -111,6 +120,8 @@ impl World {
             truth,
             step: 0,
             era: Era::Load,
+            watched,
+            ends: Ends::default(),
             frozen,
             deliveries: 0,
             trace: 0,
@@ -145,6 +156,7 @@ impl World {
             deliveries: self.deliveries,
             gaps: self.truth.gaps,
             table: self.kernel.table(),
+            ends: self.ends,
         };
         let World { kernel, server, .. } = self;
         drop(server);
@@ -158,6 +170,7 @@ impl World {
         self.era = Era::Calm;
         self.kernel.set_rates(Rates::quiet());
         *self.server.log_faults.lock().unwrap() = LogFaults::default();
+        *self.server.verifier_faults.lock().unwrap() = VerifierFaults::default();
         let now_ns = self.kernel.now_ns();
         for index in 0..self.sessions.len() {
             if !self.sessions[index].is_over() {
@@ -218,7 +231,19 @@ impl World {
         if facts.users < users.len() || (self.plan.shards == 1 && facts.users != users.len()) {
             return Err(format!("{} users are logged in, the server knows {facts:?}", users.len()));
         }
+        self.check_tokens()?;
         self.check_presence()
+    }
+
+    /// Nobody outlives his token.
+    fn check_tokens(&self) -> Verdict {
+        let now = self.kernel.now();
+        for session in self.sessions.iter().filter(|s| s.phase == Phase::Open && !self.plan.wall_clock_steps) {
+            if session.shown.last_end_ms().is_some_and(|end_ms| end_ms + 15_000 < now.unix_ms) {
+                return Err(format!("session {} has outlived its token: {:?}, it is {now:?}", session.number, session.shown));
+            }
+        }
+        Ok(())
     }
 
     /// What watchers were told agrees with who is in the room.
@@ -230,7 +255,11 @@ impl World {
                 present.entry(room).or_default().insert(&session.user);
             }
         }
-        for session in open() {
+        for room in (0..self.plan.rooms).map(|room| format!("r{room}")) {
+            self.check_roll(&room)?;
+        }
+        // A fresh token may have taken the right to hear of it.
+        for session in open().filter(|session| !session.shown.mixed) {
             for (room, inside) in session.inside.iter().filter(|(_, inside)| inside.presence) {
                 for (user, here) in &inside.users {
                     if present[room.as_str()].contains(user.as_str()) != *here {
@@ -238,6 +267,20 @@ impl World {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The room's home and the shards of its members know exactly those who are in it: nobody who has gone, in whatever way.
+    fn check_roll(&self, room: &str) -> Verdict {
+        let mut truth: BTreeMap<String, u32> = BTreeMap::new();
+        for session in self.sessions.iter().filter(|s| s.phase == Phase::Open && s.inside.contains_key(room)) {
+            *truth.entry(session.user.clone()).or_default() += 1;
+        }
+        let count: u32 = truth.values().sum();
+        let (users, sessions, members) = self.server.roll(room);
+        if users != truth || sessions != count || members != count as usize {
+            return Err(format!("in {room} are {truth:?}; its home knows {users:?}, {sessions} sessions; shards have {members} members"));
         }
         Ok(())
     }
@@ -262,6 +305,13 @@ impl World {
     }
 
     fn drain(&mut self) -> Verdict {
+        if self.plan.drains_under_load {
+            // Some have just come.
+            (0..LATECOMERS).for_each(|_| self.connect());
+            (0..LATECOMERS).for_each(|_| self.connect_only());
+            let step = self.step;
+            self.run_until("arrival", S, |world| world.step > step + 100)?;
+        }
         self.era = Era::Drain;
         self.server.drain();
         self.ring_all();
@@ -326,11 +376,9 @@ impl World {
     fn turn(&mut self, shard: ShardId) -> Verdict {
         let stepped = self.server.step(shard)?;
         self.truth.evictions = self.server.evictions();
+        self.look_at(shard);
         for connection in self.kernel.take_cancelled() {
-            // Who is being ended may say what he likes: nobody listens.
-            if self.kernel.stage(connection) == Stadium::Closing && self.random.percent(20) {
-                self.kernel.client_write(connection, &[0; 100]);
-            }
+            self.speak_into_the_cancel(connection);
         }
         let cost_ns = self.random.between(1_000, 20_000);
         self.kernel.advance_to(self.kernel.now_ns() + cost_ns);
@@ -345,6 +393,33 @@ impl World {
             self.kernel.interrupt(shard);
         }
         self.server.check(shard, &self.kernel)
+    }
+
+    /// A receive is being cancelled: the moment to say something.
+    fn speak_into_the_cancel(&mut self, connection: ConnectionId) {
+        let index = self.by_connection[&connection];
+        let session = &self.sessions[index];
+        match self.kernel.stage(connection) {
+            // Who is being ended may say what he likes: nobody listens.
+            Stadium::Closing if self.random.percent(20) => self.kernel.client_write(connection, &[0; 100]),
+            Stadium::Handshake if session.hellos == 0 && !session.stop_talking && !session.is_over() => self.greet(index),
+            _ => {}
+        }
+    }
+
+    /// Takes note of who has ended, and of what everybody is doing.
+    fn look_at(&mut self, shard: ShardId) {
+        let seen = self.server.seen(shard);
+        let ended = self.watched[shard.index()].look(&seen.doing, &seen.ended, |key| self.server.is_gone(shard, key));
+        for Ended { key, reason, doing } in ended {
+            let session = self.session_at(shard, key).map(|index| &self.sessions[index]);
+            let replaying = session.is_some_and(|session| session.is_replaying() || session.is_owed_a_replay(doing));
+            Busy::all_of(doing, replaying).for_each(|busy| self.ends.note(reason, busy));
+        }
+    }
+
+    pub(super) fn session_at(&self, shard: ShardId, key: Key) -> Option<usize> {
+        self.by_connection.get(&self.kernel.connection_of(shard, key)?).copied()
     }
 
     /// Nobody can run: let time pass to whatever comes first.
@@ -382,7 +457,7 @@ impl World {
             let index = self.by_connection[&connection];
             self.read(index)?;
         }
-        if self.era == Era::Load && self.random.chance(3_000) {
+        if self.era == Era::Load && self.random.chance(6_000) {
             self.aim();
         }
         let now_ns = self.kernel.now_ns();
@@ -422,8 +497,8 @@ impl World {
     }
 
     pub(super) fn stage_and_session(&mut self, index: usize) -> (Stage<'_>, &mut Session) {
-        let now_ms = self.kernel.now_ns() / MS;
-        let stage = Stage { plan: &self.plan, random: &mut self.random, truth: &mut self.truth, step: self.step, now_ms };
+        let now = self.kernel.now();
+        let stage = Stage { plan: &self.plan, random: &mut self.random, truth: &mut self.truth, step: self.step, now };
         (stage, &mut self.sessions[index])
     }
 
@@ -449,7 +524,7 @@ impl World {
         let session = &mut self.sessions[index];
         session.sins.left = true;
         session.phase = Phase::Ended;
-        session.inside.clear();
+        session.forget_rooms();
         self.come_back(index);
     }
 
@@ -504,6 +579,9 @@ impl World {
             now_ms,
             log_ms: self.plan.settings.limits.log_ms,
             draining: self.era == Era::Drain,
+            clock_steps: self.plan.wall_clock_steps,
+            tokens: self.plan.verifier.is_some(),
+            rejects: self.plan.settings.limits.rate_mode == RateMode::Reject,
             dropping: &self.plan.dropping,
             tight: self.plan.tight,
             narrow: self.plan.window < 60_000 || self.plan.frozen_shards || self.plan.pause_ns <= 2 * MS,

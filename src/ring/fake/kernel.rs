@@ -4,7 +4,7 @@
 //! lent to it.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use super::connection::{Connection, ConnectionId};
 use super::faults::{Fault, Rates, Stage, Table};
@@ -156,6 +156,8 @@ pub(super) struct Kernel {
     pub(super) readable: Vec<ConnectionId>,
     /// Connections whose receive was told to end since the harness last asked.
     pub(super) cancelled: Vec<ConnectionId>,
+    /// Whose operations a shard's key has named.
+    pub(super) keys: HashMap<(usize, Key), ConnectionId>,
     pub(super) table: Table,
     pub(super) trace: u64,
     pub(super) completions: u64,
@@ -192,6 +194,7 @@ impl Kernel {
             sequence: 0,
             readable: Vec::new(),
             cancelled: Vec::new(),
+            keys: HashMap::new(),
             table: Table::default(),
             trace: 0,
             completions: 0,
@@ -210,7 +213,8 @@ impl Kernel {
     /// As [`Kernel::roll`], but far more often in the short stages, which would otherwise hardly ever be met.
     pub(super) fn roll_at(&mut self, fault: Fault, connection: ConnectionId) -> bool {
         let rate = self.settings.rates.get(fault);
-        let often = matches!(self.connections[connection.index()].stage(), Stage::Cancelling | Stage::Closing);
+        let state = &self.connections[connection.index()];
+        let often = state.cancelling || matches!(state.stage(), Stage::Cancelling | Stage::Closing);
         self.random.chance(if often { rate.saturating_mul(20).min(800_000) } else { rate })
     }
 
@@ -303,7 +307,9 @@ impl Kernel {
         if state.receive.is_some() && state.send.is_some() && state.key != Some(key) {
             breach(&format!("{connection:?} has operations of two keys, {:?} and {key:?}", state.key));
         }
-        state.key = Some(key);
+        if state.key.replace(key) != Some(key) {
+            self.keys.insert((operation.shard, key), connection);
+        }
     }
 
     pub(super) fn operation(shard: usize, kind: Kind) -> Operation {
