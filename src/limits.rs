@@ -10,6 +10,8 @@ pub const FRAME_BYTES_BEFORE_WELCOME_MAX: usize = 4 * 1024;
 pub const BODY_BYTES_MAX: usize = 60 * 1024;
 /// Bytes of the TCP transport's header: a big-endian length.
 pub const TCP_HEADER_BYTES: usize = 4;
+/// Bytes of a PROXY header, what stands behind its addresses included. Raising it raises what a listed proxy can make a shard hold before a login.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2 * 1024;
 /// Bytes of one send: a session's share of the socket per turn. Raising it raises the gather pool.
 pub const SEND_BYTES_MAX: usize = FRAME_BYTES_MAX + TCP_HEADER_BYTES;
 /// Nesting of a client's object, itself counted. Deeper is `malformed`.
@@ -47,8 +49,17 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024;
 pub const LINGER_MS: u64 = 1_000;
 /// Time for the queue of a closing session to go out.
 pub const CLOSE_FLUSH_MS: u64 = 2_000;
+/// A connection whose operations were cut and have not ended is cut again after this.
+pub const CUT_AGAIN_MS: u64 = 1_000;
+/// How long a draining shard waits for answers to what it has read.
+pub const ANSWERING_MS: u64 = 2_000;
+/// The longest pause after a failed accept: a descriptor that came free elsewhere is noticed so late.
+pub const ACCEPT_BACKOFF_MS_MAX: u64 = 1_000;
+/// How long a new server waits for the old one to leave the port before it says so and goes on.
+pub const TAKEOVER_MS: u64 = 10_000;
 
 const _: () = assert!(BODY_BYTES_MAX + 1024 < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_BEFORE_WELCOME_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(PROXY_HEADER_BYTES_MAX <= FRAME_BYTES_BEFORE_WELCOME_MAX);
 const _: () = assert!(PRESENCE_NAMES_MAX * (64 + 3) + 512 < FRAME_BYTES_MAX);
 const _: () = assert!(PRESENCE_ROOM_MAX <= PRESENCE_NAMES_MAX);

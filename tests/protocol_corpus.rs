@@ -1,7 +1,8 @@
 //! Replays the hostile inputs that were picked by hand, and those that fuzzing found.
 //!
 //! A file's name begins with what has to come of it, up to the first dot: `ok` or a reason for a message; `frame`,
-//! `incomplete` or a reason for the first cut of a stream. A name without a dot is only checked.
+//! `incomplete` or a reason for the first cut of a stream; `client`, `proxy` (it speaks for itself), `incomplete` or what
+//! is wrong for the header of a load balancer. A name without a dot is only checked.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::path::Path;
 use ringroom::limits::FRAME_BYTES_MAX;
 use ringroom::protocol::frame::{Cut, cut};
 use ringroom::protocol::message::decode;
+use ringroom::protocol::proxy::{Header, HeaderError, header};
 
 #[path = "fuzz/check.rs"]
 mod check;
@@ -45,6 +47,22 @@ fn every_stored_stream_is_cut_as_its_name_says() {
             Cut::Frame { .. } => "frame",
             Cut::Incomplete { .. } => "incomplete",
             Cut::Bad(error) => error.reason().name(),
+        }
+    });
+}
+
+#[test]
+fn every_stored_proxy_header_is_read_as_its_name_says() {
+    replay("proxy", 30, |bytes| {
+        check::proxy(bytes);
+        match header(bytes) {
+            Header::Whole { client: Some(_), .. } => "client",
+            Header::Whole { client: None, .. } => "proxy",
+            Header::Incomplete { .. } => "incomplete",
+            Header::Bad(HeaderError::Signature) => "signature",
+            Header::Bad(HeaderError::Word) => "word",
+            Header::Bad(HeaderError::Short) => "short",
+            Header::Bad(HeaderError::TooLarge) => "too_large",
         }
     });
 }

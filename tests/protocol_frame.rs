@@ -48,11 +48,13 @@ fn the_transport_shows_in_the_first_four_bytes() {
     assert_eq!(transport(b"\0\0\0\x02{}"), Transport::Tcp);
     assert_eq!(transport(b"GET / HTTP/1.1\r\n"), Transport::WebSocket);
     assert_eq!(transport(b"\x16\x03\x01\x02\0"), Transport::Tls);
+    assert_eq!(transport(b"\r\n\r\n\0\r\nQUIT\n"), Transport::Proxy);
+    assert_eq!(transport(b"PROXY TCP4 192.0.2.1"), Transport::Proxy);
 }
 
 #[test]
 fn what_could_still_become_two_transports_is_undecided() {
-    for first in [&b""[..], b"G", b"GE", b"GET", b"\x16"] {
+    for first in [&b""[..], b"G", b"GE", b"GET", b"\x16", b"\r", b"\r\n\r", b"P", b"PRO"] {
         assert_eq!(transport(first), Transport::Undecided, "{first:x?}");
     }
     for first in [&b"\0"[..], b"GX", b"GETX", b"POST", b"SSH-2.0", b"\x16\x02", b"get "] {
@@ -63,7 +65,7 @@ fn what_could_still_become_two_transports_is_undecided() {
 
 #[test]
 fn what_is_no_transport_is_refused_as_a_frame() {
-    for first in [&b"POST"[..], b"SSH-", b"GETX", b"GET ", b"\x16\x03\x01\0", b"\r\n\r\n", b"{\"ty"] {
+    for first in [&b"POST"[..], b"SSH-", b"GETX", b"GET ", b"\x16\x03\x01\0", b"\r\n\r\n", b"PROX", b"{\"ty"] {
         assert!(matches!(cut(first, FRAME_BYTES_MAX), Cut::Bad(FrameError::TooLarge { .. })), "{first:x?}");
     }
 }

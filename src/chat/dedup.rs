@@ -59,6 +59,10 @@ impl Dedup {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// What the keys cost, about.
     pub(super) fn cost(&self) -> usize {
         self.order.len() * (size_of::<(u64, u64)>() + size_of::<(u64, Position)>()) + self.users.len() * 64

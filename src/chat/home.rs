@@ -86,10 +86,12 @@ impl Shard {
     /// The room's home, made when it is new.
     fn find_or_make_home(&mut self, room: &str) -> Key {
         let hash = self.hash(room);
-        self.homes.find(hash, room).unwrap_or_else(|| {
-            let made = self.homes.insert(Home::new(room, hash, self.retention.through));
-            made.expect("places are limited so that their homes fit")
-        })
+        if let Some(home) = self.homes.find(hash, room) {
+            return home;
+        }
+        self.make_room_for_a_home();
+        let made = self.homes.insert(Home::new(room, hash, self.retention.through));
+        made.expect("places, appends and what is deferred are limited so that their homes fit")
     }
 
     fn answer_join(&mut self, home: Key, origin: Origin, place: Key, watch: bool, replay: Replay, out: &mut Effects) {
@@ -165,6 +167,9 @@ impl Shard {
         }
         if let Some(first) = known.zip(key).and_then(|(home, key)| self.used_before(home, key, now.unix_ms)) {
             return self.answer_duplicate(origin, room, first, out);
+        }
+        if key.is_some() && self.is_full_of_keys(now.unix_ms) {
+            return self.refuse_origin(origin, Reason::Overloaded, "too many keys are remembered", out);
         }
         if self.pending.len() >= self.rules.appends_max as usize {
             return self.refuse_origin(origin, Reason::Overloaded, "too many messages wait for the log", out);

@@ -2,6 +2,11 @@
 //!
 //! A room alone is bounded by messages, bytes and age. When all rooms of the shard cost more than the budget, the one written longest ago goes
 //! whole, and the mark rises to its newest position: a room that comes back later can't claim to know what was before the mark.
+//!
+//! Keys of `send` have a budget of their own and are not forgotten with the messages: they were promised for their window. When the budget is used
+//! up, a `send` with a key is refused. Rooms with keys stand in a ring; each new key looks at some of them, so that what is over goes without a timer.
+
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,6 +21,10 @@ use crate::mutation::{Mutation, planted};
 
 /// What a room with history costs beside its messages: home, table, boxes.
 const ROOM_COST: usize = 512;
+/// Rooms with keys that are looked at for each new key: more than one, so that the ring is walked faster than it grows.
+const KEYED_ROOMS_PER_KEY: usize = 2;
+/// The same when the budget is used up.
+const KEYED_ROOMS_WHEN_FULL: usize = 64;
 /// Bytes of a `history` answer beside its messages.
 const PAGE_BYTES_BESIDES: usize = 256;
 
@@ -30,13 +39,15 @@ pub struct RetentionRules {
     pub age_ms: u64,
     /// Bytes of all rooms of a shard.
     pub shard_bytes_max: usize,
+    /// Bytes of all keys that a shard's rooms remember.
+    pub dedup_bytes_max: usize,
 }
 
 /// The shard's side of it.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
     pub(super) cost: usize,
-    /// Rooms with history.
+    /// Rooms with history or keys.
     pub(super) rooms: usize,
     /// Rooms with history, by when they were last written.
     oldest: Option<Key>,
@@ -44,6 +55,9 @@ pub(super) struct Retention {
     /// Rooms were forgotten whole up to here.
     pub(super) through: Position,
     pub(super) evicted_rooms: u64,
+    /// Rooms that remember keys, each once, and what those keys cost.
+    keyed: VecDeque<Key>,
+    pub(super) keys_cost: usize,
 }
 
 /// Messages that follow a `joined` or a `welcome`.
@@ -61,7 +75,7 @@ impl Shard {
         let rules = self.rules.retention;
         let state = self.homes.get_mut(home).expect("found by the caller");
         let before = cost_of(state);
-        self.retention.rooms += usize::from(state.history.is_none());
+        self.retention.rooms += usize::from(state.history.is_none() && state.dedup.is_none());
         let history = state.history.get_or_insert_default();
         history.push(position, frame);
         let too_old = position.ms.saturating_sub(rules.age_ms);
@@ -91,11 +105,64 @@ impl Shard {
 
     pub(super) fn remember_key(&mut self, home: Key, key: KeyHash, position: Position) {
         let state = self.homes.get_mut(home).expect("found by the caller");
-        let before = cost_of(state);
+        if state.dedup.is_none() {
+            self.retention.rooms += usize::from(state.history.is_none());
+            self.retention.keyed.push_back(home);
+        }
         let dedup: &mut Dedup = state.dedup.get_or_insert_default();
+        let before = dedup.cost();
         dedup.insert(key, position);
-        let after = cost_of(state);
-        self.retention.cost = self.retention.cost + after - before;
+        self.retention.keys_cost = self.retention.keys_cost + dedup.cost() - before;
+        self.forget_keys(position.ms, KEYED_ROOMS_PER_KEY);
+    }
+
+    /// No further key can be remembered now.
+    pub(super) fn is_full_of_keys(&mut self, now_ms: u64) -> bool {
+        let most = self.rules.retention.dedup_bytes_max;
+        if self.retention.keys_cost >= most {
+            self.forget_keys(now_ms, KEYED_ROOMS_WHEN_FULL);
+        }
+        self.retention.keys_cost >= most
+    }
+
+    /// Forgets the keys of some rooms whose time is over, in turn.
+    fn forget_keys(&mut self, now_ms: u64, rooms: usize) {
+        for _ in 0..rooms.min(self.retention.keyed.len()) {
+            let Some(home) = self.retention.keyed.pop_front() else { return };
+            let state = self.homes.get_mut(home).expect("a room stays while it remembers keys");
+            let dedup = state.dedup.as_mut().expect("listed");
+            let before = dedup.cost();
+            dedup.forget(now_ms);
+            self.retention.keys_cost = self.retention.keys_cost + dedup.cost() - before;
+            if dedup.is_empty() {
+                self.drop_keys(home);
+            } else {
+                self.retention.keyed.push_back(home);
+            }
+        }
+    }
+
+    /// Forgets the keys of a room that is not listed any longer.
+    fn drop_keys(&mut self, home: Key) {
+        let state = self.homes.get_mut(home).expect("a room stays while it remembers keys");
+        self.retention.keys_cost -= state.dedup.take().map_or(0, |dedup| dedup.cost());
+        self.retention.rooms -= usize::from(state.history.is_none());
+        if state.is_idle() {
+            self.homes.remove(home);
+        }
+    }
+
+    /// Rooms that only retain something make room for one that is used: history goes first, keys only if that was not enough.
+    pub(super) fn make_room_for_a_home(&mut self) {
+        let most = self.rules.homes_max as usize;
+        while self.homes.len() >= most && self.retention.oldest.is_some() {
+            self.forget_oldest();
+        }
+        while self.homes.len() >= most
+            && let Some(home) = self.retention.keyed.pop_front()
+        {
+            self.drop_keys(home);
+        }
     }
 
     /// Forgets rooms whose newest message is too old.
@@ -115,11 +182,10 @@ impl Shard {
         let state = self.homes.get_mut(home).expect("listed");
         self.retention.cost -= cost_of(state);
         state.history = None;
-        state.dedup = None;
         state.complete_after = state.at;
         self.retention.through = self.retention.through.max(state.at);
         self.retention.evicted_rooms += 1;
-        self.retention.rooms -= 1;
+        self.retention.rooms -= usize::from(state.dedup.is_none());
         if state.is_idle() {
             self.homes.remove(home);
         }
@@ -219,8 +285,7 @@ impl Shard {
 }
 
 fn cost_of(state: &Home) -> usize {
-    let history = state.history.as_ref().map_or(0, |history| history.cost() + ROOM_COST);
-    history + state.dedup.as_ref().map_or(0, |dedup| dedup.cost())
+    state.history.as_ref().map_or(0, |history| history.cost() + ROOM_COST)
 }
 
 fn is_over(history: &History, rules: &RetentionRules, too_old: u64) -> bool {

@@ -49,7 +49,7 @@ impl Named for Place {
     }
 }
 
-/// The home side of a room. It lives while it has a member, an append in the log or a deferred request.
+/// The home side of a room. It lives while it has a member, an append in the log, a deferred request, or something to remember.
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) name: Box<str>,
@@ -177,6 +177,7 @@ impl Home {
             && self.appends == self.settled
             && self.deferred.is_empty()
             && self.history.is_none()
+            && self.dedup.is_none()
     }
 
     pub(super) fn add_session(&mut self, shard: ShardId, place: Key) {

@@ -2,9 +2,9 @@
 
 use super::bucket::RateRules;
 use super::retention::RetentionRules;
-use crate::config::{RoomRule, Settings, SlowReader};
+use crate::config::{Deadline, RoomRule, Settings, SlowReader};
 use crate::ids::{Epoch, Key, ShardId};
-use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX};
+use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, REPLAY_MESSAGES_MAX, SHARDS_MAX};
 use crate::protocol::encode::AnnouncedLimits;
 
 /// Requests to one other shard without an answer. Raising it lets a slow shard collect more work; the outboxes grow by as much.
@@ -17,6 +17,10 @@ const DEFERRED_MAX: u32 = 16_384;
 const APPENDS_MAX: u32 = 65_536;
 /// Users that rooms of a shard wait for; above it who goes is told at once. About 32 bytes each.
 const ABSENCES_MAX: usize = 16_384;
+/// Homes of a shard: what a key can name.
+const HOMES_MAX: u32 = 1 << Key::SLOT_BITS;
+
+const _: () = assert!((HOMES_MAX - APPENDS_MAX - DEFERRED_MAX) as usize / SHARDS_MAX > 0);
 
 /// Which shard, of which process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +45,10 @@ pub struct Rules {
     pub heartbeat_ms: u64,
     pub announced: AnnouncedLimits,
     pub sessions_per_user_max: usize,
-    /// Rooms with members on this shard; `shards` times this stays under the slab's 2^24.
+    /// Rooms with members on this shard; `shards` times this, and what waits for the log, stay under the slab's 2^24.
     pub places_max: u32,
+    /// Rooms and inboxes whose home is this shard, the ones that only retain something included: above it those are forgotten.
+    pub homes_max: u32,
     pub retention: RetentionRules,
     pub rate: RateRules,
     /// What becomes of readers that fall behind, and where it is something else: the first that matches counts.
@@ -93,7 +99,8 @@ impl Rules {
         let limits = &settings.limits;
         let bytes = |count: usize| u32::try_from(count).expect("a limit below 2^32");
         Self {
-            places_max: (1 << Key::SLOT_BITS) / u32::from(identity.shards),
+            places_max: bytes(limits.rooms_per_shard).min((HOMES_MAX - APPENDS_MAX - DEFERRED_MAX) / u32::from(identity.shards)),
+            homes_max: HOMES_MAX,
             shard: identity.shard,
             shards: identity.shards,
             epoch: identity.epoch,
@@ -114,6 +121,7 @@ impl Rules {
                 bytes_max: settings.history.room_bytes,
                 age_ms: settings.history.age_ms,
                 shard_bytes_max: settings.history.shard_bytes,
+                dedup_bytes_max: settings.history.dedup_bytes,
             },
             rate: RateRules {
                 requests_per_s: limits.requests_per_s,
@@ -123,14 +131,14 @@ impl Rules {
             },
             slow_reader: settings.queues.slow_reader,
             rooms: settings.rooms.clone(),
-            log_ms: limits.log_ms,
-            hold_ms: limits.log_ms,
+            log_ms: Deadline::Log.ms(settings),
+            hold_ms: Deadline::Held.ms(settings),
             requests_per_peer_max: REQUESTS_PER_PEER_MAX,
             deliveries_per_peer_max: DELIVERIES_PER_PEER_MAX,
             deferred_max: DEFERRED_MAX,
             appends_max: APPENDS_MAX,
             bulk_room_members: settings.queues.bulk_room_members,
-            absence_ms: limits.absence_ms,
+            absence_ms: Deadline::Absence.ms(settings),
             absences_max: ABSENCES_MAX,
         }
     }

@@ -75,6 +75,8 @@ pub struct Usage {
     pub deferred: usize,
     /// Bytes that are retained, and rooms that were forgotten to stay under the budget.
     pub history_bytes: usize,
+    /// Bytes in which keys of `send` are remembered.
+    pub dedup_bytes: usize,
     /// Rooms and inboxes that retain something; they stay without members.
     pub retained_rooms: usize,
     pub evicted_rooms: u64,
@@ -193,6 +195,7 @@ impl Shard {
             appends: self.pending.len(),
             deferred: self.deferred as usize,
             history_bytes: self.retention.cost,
+            dedup_bytes: self.retention.keys_cost,
             retained_rooms: self.retention.rooms,
             evicted_rooms: self.retention.evicted_rooms,
             absences: self.absences.len(),

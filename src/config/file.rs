@@ -272,6 +272,8 @@ mod tests {
             ("[auth]\ninsecure_open = 1", "ringroom.toml:2: auth.insecure_open: must be true or false, not 1"),
             ("[server]\nlisten = \"127.0.0.1:1\"", "ringroom.toml:2: server.listen: must be a list like"),
             ("[server]\nlisten = [\n\"localhost:1\"]", "ringroom.toml:2: server.listen: must be an IP address with a port"),
+            ("[server]\nproxies = [\"10.0.0.1/8\"]", "ringroom.toml:2: server.proxies: 10.0.0.1/8 has bits behind its prefix"),
+            ("[server]\nproxies = \"10.0.0.1\"", "ringroom.toml:2: server.proxies: must be a list of texts"),
             ("[server]\ncpus = \"3-1\"", "ringroom.toml:2: server.cpus: 3-1 runs backwards"),
             ("[log]\nlevel = \"loud\"", "ringroom.toml:2: log.level: must be \"off\" or \"error\""),
         ];

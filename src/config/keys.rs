@@ -52,6 +52,10 @@ const FRAME_BYTES: u64 = (limits::FRAME_BYTES_MAX + limits::TCP_HEADER_BYTES) as
 const HARD_MARK_MIN: u64 = 2 * limits::SEND_BYTES_MAX as u64;
 /// Less, and one room could not fill its own bound.
 const HISTORY_MIN: u64 = 1 << 20;
+/// Less, and one user could not have the keys of one room remembered.
+const DEDUP_MIN: u64 = 16 * 1024;
+/// Less, and one stranger could not say a whole `hello`.
+const HELLO_BYTES: u64 = (limits::FRAME_BYTES_BEFORE_WELCOME_MAX + limits::TCP_HEADER_BYTES + limits::PROXY_HEADER_BYTES_MAX) as u64;
 /// A month.
 const DAYS: u64 = 31 * 24 * 3_600_000;
 /// Slots of a slab: what a key can name.
@@ -99,6 +103,13 @@ pub(super) const KEYS: &[KeySpec] = &[
         meaning: "This server's name, as `welcome` shows it: 1 to 64 of A-Z a-z 0-9 _ . : -. Empty: the host's name.",
         cost: "",
         slot: |s| Slot::Text(&mut s.server.node),
+    },
+    KeySpec {
+        section: "server",
+        name: "proxies",
+        meaning: "Load balancers, as addresses or networks like [\"10.0.0.7\", \"fd00::/8\"], that begin every connection with a PROXY header of version 2: from them the client's address is taken, and failed logins are counted by it. A listed one has to send the header, one that is not listed may not.",
+        cost: "whoever is listed can claim any address; about 40 bytes for each connection through one.",
+        slot: |s| Slot::Networks(&mut s.server.proxies),
     },
     KeySpec {
         section: "auth",
@@ -200,10 +211,24 @@ pub(super) const KEYS: &[KeySpec] = &[
     },
     KeySpec {
         section: "limits",
+        name: "handshakes_per_shard",
+        meaning: "Connections of one shard that have not logged in; above it a new one is told 503.",
+        cost: "what strangers can make the server hold, for handshake_ms each.",
+        slot: |s| number(&mut s.limits.handshakes_per_shard, 1..=SLOTS),
+    },
+    KeySpec {
+        section: "limits",
         name: "rooms_per_session",
         meaning: "Rooms that one session may be in.",
         cost: "memory per membership, and the work of one disconnect.",
         slot: |s| number(&mut s.limits.rooms_per_session, 1..=65_535),
+    },
+    KeySpec {
+        section: "limits",
+        name: "rooms_per_shard",
+        meaning: "Rooms that the sessions of one shard are in together; above it a `join` of a further one is told 503. With many shards it is less: all of them together know 16 million rooms.",
+        cost: "about 0.5 KB for each, and what one crowd of clients that makes up names can take.",
+        slot: |s| number(&mut s.limits.rooms_per_shard, 1..=SLOTS),
     },
     KeySpec {
         section: "limits",
@@ -318,6 +343,13 @@ pub(super) const KEYS: &[KeySpec] = &[
         slot: |s| number(&mut s.history.shard_bytes, HISTORY_MIN..=1 << 40),
     },
     KeySpec {
+        section: "history",
+        name: "dedup_bytes",
+        meaning: "Bytes per shard in which keys of `send` are remembered, about 50 for each; when they are used up a `send` with a new key is told 503 until older keys are five minutes old.",
+        cost: "memory of every shard.",
+        slot: |s| number(&mut s.history.dedup_bytes, DEDUP_MIN..=1 << 40),
+    },
+    KeySpec {
         section: "queues",
         name: "soft_mark_bytes",
         meaning: "Bytes waiting for one session above which the senders of its rooms are to be held back. Below hard_mark_bytes.",
@@ -379,6 +411,13 @@ pub(super) const KEYS: &[KeySpec] = &[
         meaning: "Bytes per shard of frames that have not come whole.",
         cost: "memory that clients which stop in the middle of a frame can hold.",
         slot: |s| number(&mut s.queues.leftover_bytes_max, FRAME_BYTES..=BYTES),
+    },
+    KeySpec {
+        section: "queues",
+        name: "handshake_bytes_max",
+        meaning: "Bytes per shard of what connections have sent before their login and was not judged yet; above it whoever sends more is told 503. Never more than half of leftover_bytes_max, so that strangers leave room for sessions.",
+        cost: "memory that strangers can hold.",
+        slot: |s| number(&mut s.queues.handshake_bytes_max, HELLO_BYTES..=BYTES),
     },
     KeySpec {
         section: "queues",

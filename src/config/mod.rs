@@ -10,9 +10,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::limits::SHARDS_MAX;
 
 mod cpus;
+mod deadlines;
 mod error;
 mod file;
 mod keys;
+mod network;
 mod print;
 mod reload;
 mod rooms;
@@ -20,8 +22,10 @@ mod slot;
 mod validate;
 
 pub use cpus::{CPUS_MAX, parse as parse_cpus, print as print_cpus};
+pub use deadlines::{Deadline, Row};
 pub use error::{ConfigError, Place};
 pub use file::{Flags, LoadError, load, nearest, parse};
+pub use network::Network;
 pub use print::print;
 pub use reload::{Reloaded, reload};
 pub use rooms::RoomRule;
@@ -59,6 +63,8 @@ pub struct Server {
     pub spin_us: u64,
     /// This server's name in `welcome`; empty: the host's name.
     pub node: String,
+    /// Load balancers, which say in a PROXY header whom they speak for.
+    pub proxies: Vec<Network>,
 }
 
 /// `[auth]`: who may log in.
@@ -118,7 +124,10 @@ pub struct Limits {
     /// Of the whole process. 0: what the limit of open files allows.
     pub connections_max: usize,
     pub connections_per_shard_max: usize,
+    /// Of those, the ones before their login.
+    pub handshakes_per_shard: usize,
     pub rooms_per_session: usize,
+    pub rooms_per_shard: usize,
     pub sessions_per_user: usize,
     pub requests_per_s: u32,
     pub requests_burst: u32,
@@ -142,6 +151,8 @@ pub struct History {
     pub room_bytes: usize,
     pub age_ms: u64,
     pub shard_bytes: usize,
+    /// Of all keys of `send` that a shard's rooms remember.
+    pub dedup_bytes: usize,
 }
 
 /// `[queues]`: what may wait, and how much is sent per turn.
@@ -157,6 +168,8 @@ pub struct Queues {
     /// Bytes of those messages; above it the largest queues are ended.
     pub shard_bytes_max: usize,
     pub leftover_bytes_max: usize,
+    /// Of those, the ones of connections before their login.
+    pub handshake_bytes_max: usize,
     /// Envelopes of one queue between two shards, before it falls with their number: [`Queues::mesh_depth_for`].
     pub mesh_depth: usize,
     pub sends_per_turn_interactive: usize,
@@ -214,6 +227,7 @@ impl Default for Server {
             cpus: Vec::new(),
             spin_us: 0,
             node: String::new(),
+            proxies: Vec::new(),
         }
     }
 }
@@ -242,7 +256,9 @@ impl Default for Limits {
         Self {
             connections_max: 0,
             connections_per_shard_max: 1_000_000,
+            handshakes_per_shard: 16_384,
             rooms_per_session: 128,
+            rooms_per_shard: 1_000_000,
             sessions_per_user: 16,
             requests_per_s: 50,
             requests_burst: 100,
@@ -261,7 +277,7 @@ impl Default for Limits {
 
 impl Default for History {
     fn default() -> Self {
-        Self { room_messages: 1_000, room_bytes: 1 << 20, age_ms: 3_600_000, shard_bytes: 256 << 20 }
+        Self { room_messages: 1_000, room_bytes: 1 << 20, age_ms: 3_600_000, shard_bytes: 256 << 20, dedup_bytes: 128 << 20 }
     }
 }
 
@@ -277,6 +293,7 @@ impl Default for Queues {
             frames_max: 256 * 1024,
             shard_bytes_max: 256 * 1024 * 1024,
             leftover_bytes_max: 32 * 1024 * 1024,
+            handshake_bytes_max: 16 * 1024 * 1024,
             mesh_depth: 4_096,
             sends_per_turn_interactive: 1_024,
             sends_per_turn_bulk: 256,

@@ -72,6 +72,7 @@ mod tests {
         settings.server.cpus = vec![5, 0, 1, 2];
         settings.server.shards = 3;
         settings.server.node = "a.b-c:1".into();
+        settings.server.proxies = ["10.0.0.0/8", "::1"].map(|text| crate::config::Network::parse(text).unwrap()).to_vec();
         settings.auth.insecure_open = true;
         settings.auth.keys = vec!["a.pem".into(), "b \"c\".pem".into()];
         settings.auth.leeway_s = 0;

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use toml::de::DeValue;
 
-use super::{AuthMode, RateMode, SlowReader, cpus};
+use super::{AuthMode, Network, RateMode, SlowReader, cpus};
 
 /// One setting, borrowed by its kind.
 pub(super) enum Slot<'a> {
@@ -19,6 +19,7 @@ pub(super) enum Slot<'a> {
     Cpus(&'a mut Vec<usize>),
     Texts(&'a mut Vec<String>),
     Addresses(&'a mut Vec<SocketAddr>),
+    Networks(&'a mut Vec<Network>),
 }
 
 /// An unsigned setting of any width.
@@ -68,6 +69,10 @@ impl Slot<'_> {
                 **addresses = read_addresses(value)?;
                 Ok(())
             }
+            Slot::Networks(networks) => {
+                **networks = read_texts(value)?.iter().map(|text| Network::parse(text)).collect::<Result<_, _>>()?;
+                Ok(())
+            }
         }
     }
 
@@ -79,14 +84,9 @@ impl Slot<'_> {
             Slot::Word(word) => quoted(word.get()),
             Slot::Text(text) => quoted(text),
             Slot::Cpus(list) => quoted(&cpus::print(list)),
-            Slot::Texts(texts) => {
-                let all: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
-                format!("[{}]", all.join(", "))
-            }
-            Slot::Addresses(addresses) => {
-                let all: Vec<String> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
-                format!("[{}]", all.join(", "))
-            }
+            Slot::Texts(texts) => list(texts),
+            Slot::Addresses(addresses) => list(addresses),
+            Slot::Networks(networks) => list(networks),
         }
     }
 
@@ -95,7 +95,7 @@ impl Slot<'_> {
         match self {
             Slot::Number(_, range) => Some(format!("{} to {}", range.start(), range.end())),
             Slot::Word(word) => Some(choices(*word)),
-            Slot::Switch(_) | Slot::Text(_) | Slot::Cpus(_) | Slot::Texts(_) | Slot::Addresses(_) => None,
+            Slot::Switch(_) | Slot::Text(_) | Slot::Cpus(_) | Slot::Texts(_) | Slot::Addresses(_) | Slot::Networks(_) => None,
         }
     }
 
@@ -156,6 +156,11 @@ pub(super) fn shown(value: &DeValue<'_>) -> String {
 pub(super) fn choices(word: &dyn Word) -> String {
     let all: Vec<String> = word.choices().iter().map(|choice| quoted(choice)).collect();
     all.join(" or ")
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let all: Vec<String> = items.iter().map(|item| quoted(&item.to_string())).collect();
+    format!("[{}]", all.join(", "))
 }
 
 pub(super) fn quoted(text: &str) -> String {

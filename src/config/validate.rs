@@ -23,6 +23,11 @@ impl Settings {
         self.check_rooms()
     }
 
+    /// Anybody who reaches some address of this server can log in as anybody: to be shouted, in the log and as a metric.
+    pub fn is_insecure_open(&self) -> bool {
+        self.auth.mode == AuthMode::Open && self.exposed().next().is_some()
+    }
+
     /// What is allowed and yet deserves a word in the log.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -49,6 +54,9 @@ impl Settings {
         let fixed: Vec<&SocketAddr> = server.listen.iter().filter(|address| address.port() != 0).collect();
         if let Some(twice) = first_double(&fixed) {
             return Err(ConfigError::of_key("server.listen", format!("names {twice} twice")));
+        }
+        if server.proxies.len() > PROXIES_MAX {
+            return Err(ConfigError::of_key("server.proxies", format!("holds at most {PROXIES_MAX} networks")));
         }
         if let Some(cpu) = first_double(&server.cpus) {
             return Err(ConfigError::of_key("server.cpus", format!("names CPU {cpu} twice")));
@@ -131,6 +139,8 @@ fn is_loopback(address: &SocketAddr) -> bool {
 const KEYS_MAX: usize = 16;
 /// Listening addresses: their numbers are bytes on the ring.
 const LISTEN_MAX: usize = 64;
+/// Networks of proxies: each is looked at for each new connection.
+const PROXIES_MAX: usize = 256;
 
 fn first_double<T: PartialEq>(list: &[T]) -> Option<&T> {
     list.iter().enumerate().find(|(i, item)| list[..*i].contains(item)).map(|(_, item)| item)
@@ -154,6 +164,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid() {
+        assert!(!Settings::default().is_insecure_open());
         assert_eq!(Settings::default().validate(), Ok(()));
         assert_eq!(Settings::default().warnings(), Vec::<String>::new());
     }
@@ -193,6 +204,9 @@ mod tests {
             settings.auth.insecure_open = true;
             assert_eq!(settings.validate(), Ok(()));
             assert_eq!(settings.warnings().len(), 1);
+            assert!(settings.is_insecure_open());
+            settings.auth.mode = AuthMode::Jwt;
+            assert!(!settings.is_insecure_open());
         }
         for local in ["127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(blamed(|s| s.server.listen = listen(&[local])), "", "{local}");

@@ -47,6 +47,7 @@ use crossbeam_channel::Receiver;
 use crate::sys::affinity::{self, Cpu};
 use crate::sys::signals::{self, Signal};
 
+use names::Tokens;
 use plan::Plan;
 use refusal::PlanError;
 use report::live::Style;
@@ -71,6 +72,9 @@ pub struct Args {
     /// CPUs to pin the generator threads to, in turn (0-3,6)
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<String>,
+    /// Log in with the tokens in this file, one a line and one for each connection in turn, instead of with names (ringroom, auth.mode "jwt")
+    #[arg(long, value_name = "FILE", conflicts_with = "direct")]
+    pub tokens: Option<PathBuf>,
     /// Sleep until a message is due instead of spinning the last 60 us
     #[arg(long)]
     pub no_spin: bool,
@@ -183,6 +187,7 @@ struct Job {
     plan: Arc<Plan>,
     agents: Vec<String>,
     cpus: Vec<Cpu>,
+    tokens: Tokens,
     no_spin: bool,
     server_pid: Option<u32>,
     json: bool,
@@ -214,6 +219,7 @@ fn build(args: &Args) -> Result<Job, Failure> {
         plan: Arc::new(plan),
         agents: args.agents.clone(),
         cpus,
+        tokens: read_tokens(args)?,
         no_spin: args.no_spin,
         server_pid: args.server_pid,
         json: args.json,
@@ -251,6 +257,19 @@ fn probes_of(shape: &Shape, cpus: &[Cpu]) -> (u32, Vec<String>) {
         () if available > threads => (PROBES, Vec::new()),
         () => (0, vec!["no CPU is left for probes, so nothing checks the bulk's figures (--probes N has them all the same)".into()]),
     }
+}
+
+/// A token stands in a JSON text without escapes: its letters need none.
+fn read_tokens(args: &Args) -> Result<Tokens, Failure> {
+    let Some(file) = &args.tokens else { return Ok(Tokens::default()) };
+    let wrong = |why: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("--tokens {}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    let tokens = Tokens::of_lines(&text);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'\n' | b'\r');
+    if tokens.is_empty() || !text.bytes().all(plain) {
+        return Err(wrong(&"must hold tokens, one a line"));
+    }
+    Ok(tokens)
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, Failure> {

@@ -3,6 +3,8 @@
 //! A name is a prefix that carries the run, so that runs against one server don't meet, and eight digits. Rooms are numbered `0 .. rooms`; the inbox of
 //! connection `c` is number `rooms + c`, so that one number names any place a message can go to. The names are the same for every target.
 
+use std::sync::Arc;
+
 /// Digits of the number inside a name.
 pub const NUMBER_DIGITS: usize = 8;
 
@@ -24,6 +26,27 @@ impl RunId {
     }
 }
 
+/// Tokens to log in with instead of names, for a server that asks for them: one for each connection, in turn.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Arc<[Box<str>]>);
+
+impl Tokens {
+    /// Of a text with one token a line.
+    pub fn of_lines(text: &str) -> Self {
+        Self(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Box::from).collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `None` where connections say their names.
+    pub fn of(&self, connection: u32) -> Option<&str> {
+        let place = (connection as usize).checked_rem(self.0.len())?;
+        Some(&self.0[place])
+    }
+}
+
 /// The names of a run with this many rooms.
 #[derive(Clone, Debug)]
 pub struct Names {
@@ -31,11 +54,21 @@ pub struct Names {
     rooms: u32,
     room_prefix: String,
     inbox_prefix: String,
+    tokens: Tokens,
 }
 
 impl Names {
     pub fn new(run: RunId, rooms: u32) -> Self {
-        Self { run, rooms, room_prefix: format!("r{}-", run.tag()), inbox_prefix: format!("@u{}-", run.tag()) }
+        Self { run, rooms, room_prefix: format!("r{}-", run.tag()), inbox_prefix: format!("@u{}-", run.tag()), tokens: Tokens::default() }
+    }
+
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens, ..self }
+    }
+
+    pub fn token(&self, connection: u32) -> Option<&str> {
+        self.tokens.of(connection)
     }
 
     pub fn run(&self) -> RunId {
@@ -134,6 +167,14 @@ mod tests {
         for name in ["", "lobby", &beyond, &other, &names.room(5)[..13]] {
             assert_eq!(names.number(name.as_bytes()), None, "{name}");
         }
+    }
+
+    #[test]
+    fn tokens_go_round() {
+        let names = Names::new(RunId::new(1), 1);
+        assert_eq!(names.token(5), None);
+        let names = names.with_tokens(Tokens::of_lines("a\n\n b \nc\n"));
+        assert_eq!([0, 1, 2, 3].map(|connection| names.token(connection)), [Some("a"), Some("b"), Some("c"), Some("a")]);
     }
 
     #[test]

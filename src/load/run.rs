@@ -61,7 +61,7 @@ pub(super) fn survey(job: &Job) -> Result<Ground, Failure> {
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|error| Failure::new(Exit::Kernel, error))?;
     let run = RunId::new(u32::from_ne_bytes(random));
-    let names = Names::new(run, plan.named_rooms());
+    let names = Names::new(run, plan.named_rooms()).with_tokens(job.tokens.clone());
     let mut dialect = Dialect::new(plan.wish().target, names.clone(), Bodies::new(run, plan.wish().sizes.clone()));
     let limits = connect::probe(plan.wish().address, &mut dialect).map_err(|error| Failure::new(Exit::Unreachable, error))?;
     plan.check_server(&limits)?;

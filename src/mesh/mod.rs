@@ -8,6 +8,7 @@ pub mod directory;
 mod doorbell;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::chat;
@@ -28,6 +29,10 @@ pub enum Envelope<S> {
 pub struct Move<S> {
     pub socket: S,
     pub login: chat::Login,
+    /// Whom it is connected to, where a proxy has said so.
+    pub client: Option<IpAddr>,
+    /// Of its handshake, milliseconds of the monotonic clock: whoever arrives later is turned away.
+    pub deadline_ms: u64,
     /// What the client sent behind `hello`: at most one receive buffer.
     pub unread: Vec<u8>,
 }

@@ -7,6 +7,7 @@
 
 use crate::limits::{FRAME_BYTES_MAX, TCP_HEADER_BYTES};
 use crate::protocol::error::Reason;
+use crate::protocol::proxy::SIGNATURE;
 
 /// What stands at the front of a byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +63,19 @@ pub enum Transport {
     Tcp,
     WebSocket,
     Tls,
+    /// The header of a load balancer, of either version: no transport, but what stands in front of one.
+    Proxy,
     /// The bytes so far could still become more than one transport.
     Undecided,
 }
 
 const WEB_SOCKET_START: &[u8] = b"GET ";
 const TLS_START: &[u8] = &[0x16, 0x03];
+/// The first bytes of PROXY headers, version 2 and version 1.
+const PROXY_STARTS: [&[u8]; 2] = [SIGNATURE.first_chunk::<4>().expect("it has twelve"), b"PROX"];
 
-// Both starts, read as a length, are above every limit, so no TCP frame is ever mistaken for them.
-const _: () = assert!(FRAME_BYTES_MAX < 0x1603_0000);
+// All starts, read as a length, are above every limit, so no TCP frame is ever mistaken for them.
+const _: () = assert!(FRAME_BYTES_MAX < 0x0d0a_0000);
 
 /// Decides by the first bytes of a connection; four are always enough, and a decision never changes with more.
 pub fn transport(first: &[u8]) -> Transport {
@@ -78,7 +83,9 @@ pub fn transport(first: &[u8]) -> Transport {
         Transport::WebSocket
     } else if first.starts_with(TLS_START) {
         Transport::Tls
-    } else if WEB_SOCKET_START.starts_with(first) || TLS_START.starts_with(first) {
+    } else if PROXY_STARTS.iter().any(|start| first.starts_with(start)) {
+        Transport::Proxy
+    } else if [WEB_SOCKET_START, TLS_START].iter().chain(&PROXY_STARTS).any(|start| start.starts_with(first)) {
         Transport::Undecided
     } else {
         Transport::Tcp

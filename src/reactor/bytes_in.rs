@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::connection::{Phase, Unread, Waits};
 use super::core::Core;
-use super::counters::Ended;
 use super::effects::Ending;
 use crate::chat::{Flow, Grant, Login};
-use crate::ids::{Key, SessionRef};
+use crate::config::Deadline;
+use crate::ids::{Key, SessionRef, ShardId};
 use crate::limits::{FRAME_BYTES_BEFORE_WELCOME_MAX, FRAME_BYTES_MAX, LINGER_BYTES_MAX};
 use crate::mesh::directory::Registered;
 use crate::mesh::{Envelope, Move};
@@ -29,7 +29,7 @@ const _: () = assert!(UNREAD_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
 const _: () = assert!(LINGER_BYTES_MAX <= u32::MAX as usize);
 
 /// What became of the bytes given to the parser.
-enum Parsed {
+pub(super) enum Parsed {
     /// This many are judged; the rest is incomplete or must wait.
     Used(usize),
     /// The connection is no longer here: ended, or on its way to another shard.
@@ -71,11 +71,11 @@ impl<S> Core<S> {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mut unread) = connection.unread.take() else { return };
         let len = unread.bytes.len();
-        self.unread_bytes -= len;
+        self.unread_shrinks(key, len);
         match self.parse(key, &unread.bytes) {
             Parsed::Used(used) if used < len => {
                 unread.bytes.drain(..used);
-                self.unread_bytes += unread.bytes.len();
+                self.unread_grows(key, unread.bytes.len());
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.unread = Some(unread);
                 }
@@ -89,6 +89,7 @@ impl<S> Core<S> {
         if bytes.is_empty() {
             return;
         }
+        let strangers_max = self.stranger_bytes_max();
         let Some(connection) = self.connections.get_mut(key) else { return };
         let before = connection.unread.as_ref().map_or(0, |unread| unread.bytes.len());
         let (own, all) = (before + bytes.len(), self.unread_bytes + bytes.len());
@@ -99,23 +100,27 @@ impl<S> Core<S> {
             let message = "too many bytes wait to be read";
             return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some(message)));
         }
+        let before_login = connection.phase == Phase::Handshake;
+        if before_login && self.stranger_bytes + bytes.len() > strangers_max {
+            let message = "too many bytes wait before their login";
+            return self.end_and_settle(key, Ending::said(Reason::Overloaded, Some(message)));
+        }
         let spare = &mut self.spare;
         connection.unread.get_or_insert_with(|| spare.pop().unwrap_or_default()).bytes.extend_from_slice(bytes);
-        self.unread_bytes += bytes.len();
+        self.unread_grows(key, bytes.len());
         self.start_waiting(key, before == 0);
     }
 
     /// A frame's first byte has come without its last: it must be whole in time.
     fn start_waiting(&mut self, key: Key, fresh: bool) {
-        let now_ms = self.now_ms();
-        let frame_ms = self.settings.limits.frame_ms;
+        let (now_ms, whole_ms) = (self.now_ms(), self.due_ms(Deadline::Frame));
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.waits != Waits::No {
             return;
         }
         if fresh || connection.waiting_ms == 0 {
             connection.waiting_ms = now_ms;
-            self.check_no_later(key, now_ms + frame_ms);
+            self.check_no_later(key, whole_ms);
         }
     }
 
@@ -123,7 +128,7 @@ impl<S> Core<S> {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.waiting_ms = 0;
         let Some(unread) = connection.unread.take() else { return };
-        self.unread_bytes -= unread.bytes.len();
+        self.unread_shrinks(key, unread.bytes.len());
         self.spare_buffer(unread);
     }
 
@@ -136,6 +141,12 @@ impl<S> Core<S> {
 
     fn parse(&mut self, key: Key, bytes: &[u8]) -> Parsed {
         let mut used = 0;
+        if self.connections.get(key).is_some_and(|c| c.proxied) {
+            match self.proxy_header(key, bytes) {
+                Parsed::Used(header) if header > 0 => used = header,
+                other => return other,
+            }
+        }
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return Parsed::Over };
             let max = match connection.phase {
@@ -174,17 +185,10 @@ impl<S> Core<S> {
     /// The stream can't be followed any further; before `hello` it may be another transport.
     fn bad_frame(&mut self, key: Key, bytes: &[u8], reason: Reason) {
         let first = self.connections.get(key).is_some_and(|c| c.phase == Phase::Handshake);
-        if first && matches!(transport(bytes), Transport::WebSocket | Transport::Tls) {
-            if !self.warned_transport {
-                self.warned_transport = true;
-                log::warn!(
-                    "{:?} on a port that speaks TCP frames only: closed; further ones are counted as other_transport",
-                    transport(bytes)
-                );
-            }
-            return self.end_and_settle(key, Ending::silent(Ended::OtherTransport));
+        match transport(bytes) {
+            other @ (Transport::WebSocket | Transport::Tls | Transport::Proxy) if first => self.wrong_start(key, other),
+            _ => self.end_and_settle(key, Ending::said(reason, None)),
         }
-        self.end_and_settle(key, Ending::said(reason, None));
     }
 
     /// Judges one object of a session that is logged in.
@@ -207,7 +211,10 @@ impl<S> Core<S> {
                 }
                 return Flow::Next;
             }
-            Flow::Blocked(_) => self.wait_for(key, Waits::Mesh),
+            Flow::Blocked(_) => {
+                let joins = matches!(decoded, Some(Ok(Request::Join(_))));
+                self.wait_for_the_way(key, if joins { Deadline::Join } else { Deadline::Blocked });
+            }
             Flow::Later { at_ms } => {
                 self.wait_for(key, Waits::Rate);
                 self.stalls.schedule(key.slot, at_ms * 1_000_000);
@@ -234,10 +241,15 @@ impl<S> Core<S> {
         connection.waits = waits;
         connection.waiting_ms = now.mono_ms();
         self.want_rearm(key);
-        if waits == Waits::Mesh {
+    }
+
+    /// The way to another shard is full, or an answer before the request is still due.
+    fn wait_for_the_way(&mut self, key: Key, state: Deadline) {
+        self.wait_for(key, Waits::Mesh);
+        if self.connections.get(key).is_some_and(|c| c.waits == Waits::Mesh) {
             self.counters.blocked.add(1);
             self.blocked.push_back(key);
-            self.stalls.schedule_no_later(key.slot, now.mono_ns + self.settings.limits.log_ms * 1_000_000);
+            self.stalls.schedule_no_later(key.slot, self.due_ms(state) * 1_000_000);
         }
     }
 
@@ -300,7 +312,7 @@ impl<S> Core<S> {
         let unread = connection.unread.take().expect("a request that waits is unread");
         connection.waits = Waits::No;
         connection.waiting_ms = 0;
-        self.unread_bytes -= unread.bytes.len();
+        self.unread_shrinks(key, unread.bytes.len());
         let Cut::Frame { json, rest } = cut(&unread.bytes, FRAME_BYTES_MAX) else {
             unreachable!("a request that waits stands first in what is unread")
         };
@@ -354,12 +366,19 @@ impl<S> Core<S> {
                         Parsed::Over => Parsed::Over,
                     };
                 }
-                let connection = self.take_out(key).expect("a handshake's connection is here");
-                self.counters.moved.add(1);
-                self.port.post(home, Envelope::Move(Box::new(Move { socket: connection.socket, login, unread: rest.to_vec() })));
+                self.move_out(key, home, login, rest.to_vec());
                 Parsed::Over
             }
         }
+    }
+
+    /// The socket goes to its user's shard, with what the client has sent behind its `hello`.
+    pub(super) fn move_out(&mut self, key: Key, home: ShardId, login: Login, unread: Vec<u8>) {
+        let client = self.clients.get(&key).copied();
+        let connection = self.take_out(key).expect("a handshake's connection is here");
+        self.counters.moved.add(1);
+        let moved = Move { socket: connection.socket, login, client, deadline_ms: connection.deadline_ms, unread };
+        self.port.post(home, Envelope::Move(Box::new(moved)));
     }
 
     /// The session lives here from now on.
@@ -371,7 +390,8 @@ impl<S> Core<S> {
         };
         let now_ms = self.now_ms();
         let end_ms = self.end_of(&login.grant);
-        let check_ms = end_ms.min(now_ms + self.settings.limits.heartbeat_ms);
+        let check_ms = end_ms.min(self.due_ms(Deadline::Ping));
+        self.no_longer_a_stranger(key);
         let connection = self.connections.get_mut(key).expect("found by the caller");
         connection.phase = Phase::Open;
         connection.deadline_ms = end_ms;

@@ -6,8 +6,9 @@
 use super::Reactor;
 use super::connection::{Connection, Phase};
 use super::core::Core;
+use crate::config::Deadline;
 use crate::ids::Key;
-use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
+use crate::limits::LINGER_BYTES_MAX;
 use crate::mutation::{Mutation, planted};
 use crate::ring::{Io, Side};
 
@@ -16,6 +17,10 @@ impl<S> Core<S> {
     pub(super) fn take_out(&mut self, key: Key) -> Option<Connection<S>> {
         self.deadlines.cancel(key.slot);
         self.stalls.cancel(key.slot);
+        self.no_longer_a_stranger(key);
+        if !self.clients.is_empty() {
+            self.clients.remove(&key);
+        }
         self.connections.remove(key)
     }
 }
@@ -29,7 +34,7 @@ impl<I: Io> Reactor<I> {
     }
 
     fn advance_close(&mut self, key: Key) {
-        let now_ms = self.core.now_ms();
+        let closed_ms = self.core.due_ms(Deadline::Linger);
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         match connection.phase {
             Phase::Handshake | Phase::Open => {}
@@ -37,9 +42,9 @@ impl<I: Io> Reactor<I> {
             Phase::Closing if connection.eof => self.join(key),
             Phase::Closing => {
                 connection.phase = Phase::Lingering;
-                connection.deadline_ms = now_ms + LINGER_MS;
+                connection.deadline_ms = closed_ms;
                 self.io.shutdown(&connection.socket, Side::Write);
-                self.core.check_no_later(key, now_ms + LINGER_MS);
+                self.core.check_no_later(key, closed_ms);
                 self.core.want_rearm(key);
             }
             Phase::Lingering => {

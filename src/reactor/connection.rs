@@ -48,6 +48,8 @@ pub(super) enum Waits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
     Handshake,
+    /// A listed proxy has not said yet whom it speaks for.
+    ProxyHeader,
     /// The token of its first `hello` is being checked.
     Verifying,
     Idle,
@@ -88,6 +90,8 @@ pub(super) struct Connection<S> {
     pub(super) starved: bool,
     /// The client has closed its side.
     pub(super) eof: bool,
+    /// It comes from a listed proxy, which has still to say whom it speaks for.
+    pub(super) proxied: bool,
     /// A `ping` went out and nothing was read since.
     pub(super) pinged: bool,
     /// What the first request in `unread` waits for.
@@ -133,6 +137,7 @@ impl<S> Connection<S> {
             droppable: false,
             starved: false,
             eof: false,
+            proxied: false,
             pinged: false,
             waits: Waits::No,
             holds: 0,
@@ -166,6 +171,7 @@ impl<S> Connection<S> {
     pub(super) fn state(&self) -> State {
         match self.phase {
             Phase::Handshake if self.waits == Waits::Verdict => State::Verifying,
+            Phase::Handshake if self.proxied => State::ProxyHeader,
             Phase::Handshake => State::Handshake,
             Phase::Closing => State::Closing,
             Phase::Lingering => State::Lingering,

@@ -18,7 +18,7 @@ use super::{Control, Parts, Report};
 use crate::auth::Answer;
 use crate::chat::{self, Effects};
 use crate::cluster::log::Log;
-use crate::config::Settings;
+use crate::config::{Deadline, Settings};
 use crate::ids::{Key, Now, ShardId};
 use crate::limits::LINGER_BYTES_MAX;
 use crate::memory::frames::FrameStore;
@@ -72,6 +72,8 @@ pub(super) struct Core<S> {
     pub(super) verdicts: Vec<Answer>,
     /// Whom a socket is connected to, where the kernel's side knows.
     pub(super) address_of: fn(&S) -> Option<IpAddr>,
+    /// Whom a proxy speaks for on a connection.
+    pub(super) clients: hashbrown::HashMap<Key, IpAddr, RandomState>,
     pub(super) directory: Arc<Directory>,
     pub(super) counters: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
@@ -99,6 +101,9 @@ pub(super) struct Core<S> {
     /// Connections with a request that is to be offered again.
     pub(super) blocked: VecDeque<Key>,
     pub(super) unread_bytes: usize,
+    /// Connections before their login, and what they have unread: see `strangers`.
+    pub(super) strangers: usize,
+    pub(super) stranger_bytes: usize,
     /// Buffers for what is unread, recycled with their boxes.
     #[allow(clippy::vec_box, reason = "connections hold them boxed")]
     pub(super) spare: Vec<Box<Unread>>,
@@ -107,6 +112,7 @@ pub(super) struct Core<S> {
     /// When the rules last looked at their own deadlines.
     pub(super) ticked_ns: u64,
     pub(super) warned_transport: bool,
+    pub(super) warned_proxy: bool,
 }
 
 impl<S> Core<S> {
@@ -134,6 +140,7 @@ impl<S> Core<S> {
             asks: 0,
             verdicts: Vec::new(),
             address_of,
+            clients: hashbrown::HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             directory: parts.directory,
             counters: parts.counters,
             shared: parts.shared,
@@ -154,16 +161,24 @@ impl<S> Core<S> {
             closing: Vec::new(),
             blocked: VecDeque::new(),
             unread_bytes: 0,
+            strangers: 0,
+            stranger_bytes: 0,
             spare: Vec::new(),
             sheds: Sheds::Nothing,
             drain: Drain::No,
             ticked_ns: now.mono_ns,
             warned_transport: false,
+            warned_proxy: false,
         }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
         self.now.mono_ms()
+    }
+
+    /// When a state that begins now has lasted too long, milliseconds of the monotonic clock.
+    pub(super) fn due_ms(&self, state: Deadline) -> u64 {
+        self.now_ms() + state.ms(&self.settings)
     }
 
     /// Looks at the connection again at `at_ms` at the latest.

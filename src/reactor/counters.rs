@@ -106,6 +106,14 @@ samples! {
     verdicts_missed,
     /// Verdicts for connections that were gone or no longer waited
     verdicts_stale,
+    /// PROXY headers of listed proxies that were taken
+    proxy_headers,
+    /// Connections of listed proxies that began with something else
+    proxy_headers_bad,
+    /// PROXY headers from addresses that are not listed
+    proxy_headers_refused,
+    /// Sockets that reached their user's shard after their handshake's deadline
+    moved_late = "sockets_moved_late",
     /// Sockets handed to their user's shard
     moved = "sockets_moved",
     /// Sockets taken in that other shards had accepted

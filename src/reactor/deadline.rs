@@ -1,4 +1,4 @@
-//! Every waiting state of a connection has a deadline; the wheel looks, this file judges.
+//! Every waiting state of a connection has a deadline, from the table of `config`; the wheel looks, this file judges.
 //!
 //! An entry is lazy: it stands at or before the earliest deadline, is compared when it expires and linked again, so that receiving a byte costs a
 //! store and no work on the wheel.
@@ -7,6 +7,7 @@ use super::Reactor;
 use super::connection::{Phase, Waits};
 use super::core::{Core, Drain};
 use super::effects::Ending;
+use crate::config::Deadline;
 use crate::ids::Key;
 use crate::protocol::encode::{self, Outgoing};
 use crate::protocol::error::Reason;
@@ -15,9 +16,6 @@ use crate::ring::{Io, Side};
 /// A send in flight is looked into so many times within the time that it may stand still: what is found to have gone out went out at some time since
 /// the last look, so that the end of a reader that takes nothing comes late by one step at most, and never early.
 pub(super) const LOOKS: u64 = 10;
-
-/// A connection whose operations were cut and have not ended is cut again after this.
-const CUT_AGAIN_MS: u64 = 1_000;
 
 /// What a look at a connection has found.
 enum Verdict {
@@ -78,7 +76,7 @@ impl<I: Io> Reactor<I> {
     /// Whether the client has taken anything of a send that has been in flight for some time. The send ends whole, so its completion does not tell.
     fn look_at_send(&mut self, key: Key) {
         let now_ms = self.core.now_ms();
-        let step_ms = self.core.settings.queues.no_progress_ms / LOOKS;
+        let step_ms = Deadline::Progress.ms(&self.core.settings) / LOOKS;
         let Some(connection) = self.core.connections.get_mut(key).filter(|c| c.sending && now_ms >= c.progress_ms + step_ms) else {
             return;
         };
@@ -91,7 +89,6 @@ impl<I: Io> Reactor<I> {
 
     /// Ends what is in flight on a connection whose time is up, again and again until nothing is.
     fn cut(&mut self, key: Key) {
-        let now_ms = self.core.now_ms();
         if let Some(connection) = self.core.connections.get(key).filter(|c| c.phase == Phase::Joining) {
             // Cut before: a cancel has found nothing, or is late. A socket that is shut down ends whatever waits for it.
             self.io.shutdown(&connection.socket, Side::Both);
@@ -101,18 +98,17 @@ impl<I: Io> Reactor<I> {
         }
         self.join(key);
         self.core.want_rearm(key);
-        self.core.check_no_later(key, now_ms + CUT_AGAIN_MS);
+        self.core.check_no_later(key, self.core.due_ms(Deadline::Cut));
     }
 }
 
 impl<S> Core<S> {
     fn judge(&mut self, key: Key) -> Verdict {
         let now_ms = self.now_ms();
-        let (limits, no_progress_ms) = (&self.settings.limits, self.settings.queues.no_progress_ms);
         let reading = self.drain == Drain::No;
-        let verify_ms = self.settings.auth.verify_ms;
+        let settings = &self.settings;
         let Some(connection) = self.connections.get_mut(key) else { return Verdict::Wait(u64::MAX) };
-        let checked_ms = if connection.waits == Waits::Verdict { connection.waiting_ms + verify_ms } else { u64::MAX };
+        let checked_ms = if connection.waits == Waits::Verdict { connection.waiting_ms + Deadline::Verdict.ms(settings) } else { u64::MAX };
         match connection.phase {
             // Its `hello` was in time: it is the server that is late.
             Phase::Handshake if connection.waits == Waits::Verdict => {
@@ -130,13 +126,14 @@ impl<S> Core<S> {
             // The clock stands still while the server itself is not reading.
             connection.read_ms = now_ms;
         }
-        let frame_ms = if connection.waiting_ms == 0 || paused { u64::MAX } else { connection.waiting_ms + limits.frame_ms };
+        let frame_ms = if connection.waiting_ms == 0 || paused { u64::MAX } else { connection.waiting_ms + Deadline::Frame.ms(settings) };
+        let no_progress_ms = Deadline::Progress.ms(settings);
         let (stopped_ms, look_ms) = match connection.sending {
             true => (connection.progress_ms + no_progress_ms, connection.look_ms(now_ms, no_progress_ms)),
             false => (u64::MAX, u64::MAX),
         };
-        let ping_ms = if connection.pinged { u64::MAX } else { connection.read_ms + limits.heartbeat_ms };
-        let idle_ms = connection.read_ms + 2 * limits.heartbeat_ms;
+        let ping_ms = if connection.pinged { u64::MAX } else { connection.read_ms + Deadline::Ping.ms(settings) };
+        let idle_ms = connection.read_ms + Deadline::Idle.ms(settings);
         if now_ms >= frame_ms {
             Verdict::End(Reason::FrameTimeout)
         } else if now_ms >= stopped_ms {

@@ -7,6 +7,7 @@ use super::core::Core;
 use super::counters::Ended;
 use super::crowd::UNDER_PRESSURE_FRAMES_MAX;
 use crate::chat::{Class, Effect, Worth};
+use crate::config::Deadline;
 use crate::ids::{Key, SessionId};
 use crate::memory::frames::FrameId;
 use crate::mesh::Envelope;
@@ -159,7 +160,7 @@ impl<S> Core<S> {
 
     /// Ends a connection: the rules forget the session at once, what is queued and the `bye` go out, then the socket is closed.
     pub(super) fn end(&mut self, key: Key, ending: Ending) {
-        let now_ms = self.now_ms();
+        let flushed_ms = self.due_ms(Deadline::Flush);
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !matches!(connection.phase, Phase::Handshake | Phase::Open) {
             return;
@@ -167,10 +168,12 @@ impl<S> Core<S> {
         if connection.phase == Phase::Open {
             self.ended.push(key);
         }
+        self.no_longer_a_stranger(key);
+        let connection = self.connections.get_mut(key).expect("found above");
         connection.phase = Phase::Closing;
         connection.ended = ending.ended;
         connection.waits = Waits::No;
-        connection.deadline_ms = now_ms + crate::limits::CLOSE_FLUSH_MS;
+        connection.deadline_ms = flushed_ms;
         self.counters.end(ending.ended);
         if let Some(public_id) = self.chat.public_id(key) {
             self.directory.remove(public_id);
@@ -186,7 +189,7 @@ impl<S> Core<S> {
             }
             self.queue_bye(key, reason, ending);
         }
-        self.check_no_later(key, now_ms + crate::limits::CLOSE_FLUSH_MS);
+        self.check_no_later(key, flushed_ms);
         self.want_rearm(key);
         self.closing.push(key);
     }

@@ -22,6 +22,7 @@ mod overload;
 mod publish;
 mod receive;
 mod send;
+mod strangers;
 mod turn;
 mod verdict;
 

@@ -9,6 +9,7 @@ use super::Reactor;
 use super::connection::Phase;
 use super::core::Core;
 use crate::chat::Class;
+use crate::config::Deadline;
 use crate::ids::Key;
 use crate::memory::frames::{FrameId, Loan};
 use crate::memory::gathers::Gathers;
@@ -71,7 +72,7 @@ impl<I: Io> Reactor<I> {
             connection.sending = true;
             connection.progress_ms = now_ms;
         }
-        let no_progress_ms = self.core.settings.queues.no_progress_ms;
+        let no_progress_ms = Deadline::Progress.ms(&self.core.settings);
         let loan = match self.io.send(key, &connection.socket, loan) {
             Ok(()) => {
                 self.core.counters.sends.add(1);

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use super::accept::Accept;
 use super::connection::{Phase, Receive};
 use super::core::{Core, Drain};
-use super::counters::Ended;
 use super::effects::Ending;
 use super::overload::{AgeOfWork, Sheds};
 use super::{Control, Next, Parts, Reactor, Report};
+use crate::config::Deadline;
 use crate::ids::ShardId;
 use crate::memory::gathers::Gathers;
 use crate::mesh::Envelope;
@@ -29,8 +29,6 @@ const STALL_TICK_NS: u64 = 1_000_000;
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
 /// A full queue to another shard is tried again after this.
 const OUTBOX_RETRY_NS: u64 = 500_000;
-/// How long a draining shard waits for answers to what it has read.
-const ANSWERING_MS: u64 = 2_000;
 /// Gather buffers that an idle shard keeps.
 const GATHERS_KEPT: usize = 16;
 /// `retry_after_ms` of a drain is spread over this.
@@ -212,6 +210,7 @@ impl<I: Io> Reactor<I> {
             && core.bulk.is_empty()
             && self.retry.is_empty()
             && self.rung.is_empty())
+            || self.accepts.iter().any(Accept::is_emptying)
             || self.io.ready()
             || core.log.next_ns() == Some(0)
     }
@@ -246,7 +245,7 @@ impl<I: Io> Reactor<I> {
         while let Ok(control) = self.core.control.try_recv() {
             match control {
                 Control::Drain if self.core.drain == Drain::No => {
-                    self.core.drain = Drain::Answering { until_ms: self.core.now_ms() + ANSWERING_MS };
+                    self.core.drain = Drain::Answering { until_ms: self.core.due_ms(Deadline::Answering) };
                     self.core.chat.handle_drain();
                     self.core.rearm_all();
                 }
@@ -275,7 +274,8 @@ impl<I: Io> Reactor<I> {
     /// In the turn that frees the last connection: nothing else may ever wake the shard again.
     fn tell_drained(&mut self) {
         let leaving = matches!(self.core.drain, Drain::Ending | Drain::Stopping);
-        if leaving && !self.told_drained && self.core.connections.is_empty() {
+        let closed = self.accepts.iter().all(Accept::is_off);
+        if leaving && closed && !self.told_drained && self.core.connections.is_empty() {
             self.told_drained = self.core.report.try_send(Report::Drained(self.core.shard)).is_ok();
         }
     }
@@ -337,10 +337,14 @@ impl<S> Core<S> {
     fn say_bye(&mut self) {
         for slot in 0..self.connections.slots() {
             let Some(key) = self.connections.key_at(slot) else { continue };
-            let spread = (u64::from(slot) * 64 + u64::from(self.shard.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-            let ending =
-                Ending { ended: Ended::Said(Reason::Draining), message: None, retry_after_ms: Some(RETRY_MS + spread % RETRY_SPREAD_MS) };
+            let ending = Ending { retry_after_ms: Some(self.retry_ms(slot)), ..Ending::said(Reason::Draining, None) };
             self.end_and_settle(key, ending);
         }
+    }
+
+    /// When a client may come back after a drain: each at another time.
+    pub(super) fn retry_ms(&self, slot: u32) -> u64 {
+        let spread = (u64::from(slot) * 64 + u64::from(self.shard.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        RETRY_MS + spread % RETRY_SPREAD_MS
     }
 }

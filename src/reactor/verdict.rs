@@ -4,7 +4,6 @@
 //! without a question is stale, and counted. A first `hello` that gets no verdict in time ends with 503; a session that wanted to renew its token is
 //! told 503 and stays until its old one ends. Addresses that fail too often are turned away unchecked.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::connection::{Phase, Waits};
@@ -12,8 +11,8 @@ use super::core::Core;
 use super::effects::Ending;
 use crate::auth::{Answer, Denied, Failures, Pass, Ticket, Verifier};
 use crate::chat::{Attachments, Login};
+use crate::config::Deadline;
 use crate::ids::Key;
-use crate::mesh::{Envelope, Move};
 use crate::protocol::error::{Reason, Refusal};
 use crate::protocol::message::Hello;
 
@@ -74,7 +73,7 @@ impl<S> Core<S> {
         }
         self.asked.insert(key, Asked { ask, attachments });
         self.wait_for(key, Waits::Verdict);
-        self.check_no_later(key, now.mono_ms() + self.settings.auth.verify_ms);
+        self.check_no_later(key, self.due_ms(Deadline::Verdict));
         true
     }
 
@@ -120,11 +119,10 @@ impl<S> Core<S> {
             self.parse_unread(key);
             return;
         }
-        let mut connection = self.take_out(key).expect("found by the caller");
+        let connection = self.connections.get_mut(key).expect("found by the caller");
         let unread = connection.unread.take().map_or_else(Vec::new, |unread| unread.bytes);
-        self.unread_bytes -= unread.len();
-        self.counters.moved.add(1);
-        self.port.post(home, Envelope::Move(Box::new(Move { socket: connection.socket, login, unread })));
+        self.unread_shrinks(key, unread.len());
+        self.move_out(key, home, login, unread);
     }
 
     fn renewed(&mut self, key: Key, pass: Pass) {
@@ -177,9 +175,5 @@ impl<S> Core<S> {
 
     fn failures(&self) -> Option<MutexGuard<'_, Failures>> {
         self.login.as_ref().map(|login| login.failures.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn address(&self, key: Key) -> Option<IpAddr> {
-        (self.address_of)(&self.connections.get(key)?.socket)
     }
 }

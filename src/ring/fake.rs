@@ -138,7 +138,7 @@ impl FakeKernel {
         let id = ConnectionId(u32::try_from(kernel.connections.len()).expect("a run has few connections"));
         kernel.connections.push(Connection::new(window));
         let place = usize::from(listener.0);
-        if kernel.shards[shard.index()].backlog.is_empty() {
+        if kernel.shards[shard.index()].closed[place] {
             kernel.connections[id.index()].server = Server::Closed;
             kernel.break_connection(id);
             return id;

@@ -98,6 +98,10 @@ pub trait Io {
     fn accept(&mut self, listener: ListenerId) -> Result<(), Full>;
     /// Ends the multishot accept; its last completion comes with `more` false.
     fn cancel_accept(&mut self, listener: ListenerId) -> Result<(), Full>;
+    /// A connection that waits at a listener whose accept has ended; `None` when there is none, or it can't be taken. Never waits.
+    fn accept_waiting(&mut self, listener: ListenerId) -> Option<Self::Socket>;
+    /// Closes a listener whose accept has ended, for good.
+    fn close_listener(&mut self, listener: ListenerId);
     /// One receive of at most one buffer.
     fn receive_once(&mut self, key: Key, socket: &Self::Socket) -> Result<(), Full>;
     /// Receives until `more` is false.

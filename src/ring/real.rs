@@ -55,7 +55,8 @@ pub struct Ring {
     pub(super) handle: Handle,
     pub(super) buffers: BufferRing,
     pub(super) loans: Loans,
-    pub(super) listeners: Vec<OwnedFd>,
+    /// `None` once closed.
+    pub(super) listeners: Vec<Option<OwnedFd>>,
     pub(super) bells: Arc<Bells>,
     pub(super) shard: ShardId,
     pub(super) features: Features,
@@ -112,7 +113,7 @@ impl Ring {
             handle: parts.handle,
             buffers: parts.buffers,
             loans: Loans::default(),
-            listeners: setup.listeners,
+            listeners: setup.listeners.into_iter().map(Some).collect(),
             bells: setup.bells,
             shard: setup.shard,
             features: setup.features,
@@ -178,7 +179,7 @@ impl Ring {
     }
 
     fn listener(&self, listener: ListenerId) -> i32 {
-        self.listeners[usize::from(listener.0)].as_raw_fd()
+        self.listeners[usize::from(listener.0)].as_ref().expect("a closed listener accepts no more").as_raw_fd()
     }
 
     /// Keeps a poll on our eventfd: it ends when the kernel feels pressed, and then has to be made anew.
@@ -290,6 +291,15 @@ impl Io for Ring {
 
     fn cancel_accept(&mut self, listener: ListenerId) -> Result<(), Full> {
         self.push(&op::cancel_accept(listener), For::Caller)
+    }
+
+    fn accept_waiting(&mut self, listener: ListenerId) -> Option<OwnedFd> {
+        let listener = self.listeners[usize::from(listener.0)].as_ref()?;
+        sockets::accept_waiting(listener.as_fd()).ok().flatten()
+    }
+
+    fn close_listener(&mut self, listener: ListenerId) {
+        self.listeners[usize::from(listener.0)] = None;
     }
 
     fn receive_once(&mut self, key: Key, socket: &OwnedFd) -> Result<(), Full> {

@@ -22,6 +22,9 @@ pub struct Args {
     /// CPUs to pin the shards to, in this order, like 0-3,6 [default: all this process may use]
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
     pub cpus: Option<CpuList>,
+    /// Take over the port of the server that runs on it now, as the same user with no more shards: it is told to drain (SIGTERM) once this one is ready, and no client is refused meanwhile. What rooms retain is not taken along
+    #[arg(long)]
+    pub takeover: bool,
     /// Config file in TOML; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -14,7 +14,7 @@ use super::{Plan, StartError, exit, plane};
 use crate::auth::{FailureRules, Failures, KeyError, KeySet, Pool};
 use crate::chat::{Homes, Identity, Rules};
 use crate::cluster::log::MemoryLog;
-use crate::config::{AuthMode, Settings};
+use crate::config::{AuthMode, Deadline, Settings};
 use crate::control::{Desk, Facts, Plane, Shards};
 use crate::ids::{Epoch, ShardId};
 use crate::mesh::directory::Directory;
@@ -174,7 +174,7 @@ impl Server {
     }
 
     fn drain(&self) -> Duration {
-        Duration::from_millis(self.settings.limits.drain_ms)
+        Duration::from_millis(Deadline::Drain.ms(&self.settings))
     }
 
     fn cut_short(self, why: &str) -> Result<(), StartError> {

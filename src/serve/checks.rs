@@ -12,8 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use socket2::SockRef;
 
 use super::plane::PlanePlan;
+use super::takeover::Takeover;
 use super::{StartError, exit};
-use crate::config::{Ring, Server, Settings, print_cpus};
+use crate::auth::{KeyError, KeySet};
+use crate::config::{Auth, AuthMode, Ring, Server, Settings, print_cpus};
 use crate::ids::UserName;
 use crate::limits::SHARDS_MAX;
 use crate::ring::{self, Features, ProbeError};
@@ -38,6 +40,8 @@ pub struct Plan {
     /// Connections of the whole process; never 0.
     pub connections_max: usize,
     pub admin: PlanePlan,
+    /// The server whose port this one takes over.
+    pub takeover: Option<Takeover>,
     /// What is not as it should be and yet no reason to refuse, for the log.
     pub warnings: Vec<String>,
 }
@@ -70,8 +74,17 @@ impl Plan {
     }
 }
 
+/// How the server comes to its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// They have to be free.
+    Fresh,
+    /// Another server of this user listens on them, and is to make room.
+    Takeover,
+}
+
 /// Checks the machine against the settings and opens the listeners.
-pub fn check(settings: &Settings) -> Result<Plan, StartError> {
+pub fn check(settings: &Settings, start: Start) -> Result<Plan, StartError> {
     settings.validate().map_err(|error| StartError::new(exit::USAGE, error.to_string()))?;
     let mut warnings = settings.warnings();
     let cpus = place(&settings.server, &available()?, &mut warnings)?;
@@ -81,9 +94,15 @@ pub fn check(settings: &Settings) -> Result<Plan, StartError> {
     let connections_max = connections(settings, shards, files)?;
     let features = ring::probe().map_err(|error| unusable(&error))?;
     check_backlog(&settings.ring, &mut warnings);
-    let (addresses, listeners) = open(settings, shards)?;
+    // Connections come to a listener as soon as it is open: what can fail has to fail before.
+    check_keys(&settings.auth)?;
     let admin = PlanePlan::make(settings)?;
-    Ok(Plan { listeners, addresses, shards, cpus, features, node: node(&settings.server), connections_max, admin, warnings })
+    let mut takeover = match start {
+        Start::Fresh => None,
+        Start::Takeover => Some(Takeover::find(&settings.server.listen, shards)?),
+    };
+    let (addresses, listeners) = open(settings, shards, takeover.as_mut())?;
+    Ok(Plan { listeners, addresses, shards, cpus, features, node: node(&settings.server), connections_max, admin, takeover, warnings })
 }
 
 /// Which CPU each shard is pinned to.
@@ -185,11 +204,23 @@ fn unusable(error: &ProbeError) -> StartError {
 
 type Opened = (Vec<SocketAddr>, Vec<Vec<OwnedFd>>);
 
-/// Opens each shard's listener on each address, after all of them were found free.
-fn open(settings: &Settings, shards: u16) -> Result<Opened, StartError> {
+/// The keys can be read, where tokens are asked for.
+fn check_keys(auth: &Auth) -> Result<(), StartError> {
+    if auth.mode == AuthMode::Open {
+        return Ok(());
+    }
+    KeySet::load(auth).map(drop).map_err(|error| {
+        let exit = if matches!(error, KeyError::Unreadable(_)) { exit::NO_INPUT } else { exit::USAGE };
+        StartError::new(exit, error.to_string())
+    })
+}
+
+/// Opens each shard's listener on each address, after all of them were found free or held by the server that is taken over.
+fn open(settings: &Settings, shards: u16, mut takeover: Option<&mut Takeover>) -> Result<Opened, StartError> {
     for address in &settings.server.listen {
         // Port 0 is whatever is free.
-        if address.port() != 0 {
+        let held = takeover.as_ref().is_some_and(|takeover| takeover.holds(*address));
+        if address.port() != 0 && !held {
             sockets::probe_port(*address).map_err(|why| refused(*address, &why))?;
         }
     }
@@ -201,6 +232,9 @@ fn open(settings: &Settings, shards: u16) -> Result<Opened, StartError> {
             let listener = open_one(*address, &settings.ring).map_err(|why| refused(*address, &why))?;
             // The first shard's port 0 became a real port, which the others share.
             *address = sockets::local_address(listener.as_fd()).map_err(|why| refused(*address, &why))?;
+            if let Some(takeover) = &mut takeover {
+                takeover.opened(*address, &listener).map_err(|why| refused(*address, &why))?;
+            }
             own.push(listener);
         }
         listeners.push(own);
@@ -222,7 +256,7 @@ pub(super) fn refused(address: SocketAddr, why: &io::Error) -> StartError {
         Some(libc::EADDRINUSE) => (
             exit::ADDRESS,
             format!(
-                "somebody uses the port already, maybe another ringroom (see: ss -ltnp 'sport = :{port}'); stop it or choose another port"
+                "somebody uses the port already, maybe another ringroom (see: ss -ltnp 'sport = :{port}'); stop it, choose another port, or take over from it (--takeover)"
             ),
         ),
         Some(libc::EACCES | libc::EPERM) => (
@@ -341,7 +375,7 @@ mod tests {
 
     #[test]
     fn each_shard_gets_a_listener_on_each_address() {
-        let plan = check(&local(3, &["127.0.0.1:0", "127.0.0.1:0"])).unwrap();
+        let plan = check(&local(3, &["127.0.0.1:0", "127.0.0.1:0"]), Start::Fresh).unwrap();
         assert_eq!(plan.listeners.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
         assert!(plan.addresses.iter().all(|address| address.port() != 0));
         for own in &plan.listeners {
@@ -354,22 +388,22 @@ mod tests {
 
     #[test]
     fn a_second_server_on_the_port_is_refused() {
-        let first = check(&local(1, &["127.0.0.1:0"])).unwrap();
+        let first = check(&local(1, &["127.0.0.1:0"]), Start::Fresh).unwrap();
         let taken = first.addresses[0].to_string();
-        let error = check(&local(1, &[&taken])).unwrap_err();
+        let error = check(&local(1, &[&taken]), Start::Fresh).unwrap_err();
         assert_eq!(error.exit, exit::ADDRESS);
         assert!(error.message.contains(&taken) && error.message.contains("another ringroom"), "{error}");
         drop(first);
-        assert!(check(&local(1, &[&taken])).is_ok());
+        assert!(check(&local(1, &[&taken]), Start::Fresh).is_ok());
     }
 
     #[test]
     fn an_address_of_another_host_is_refused() {
         // 192.0.2.0/24 is for documentation (RFC 5737): no host has it.
         let mut settings = local(1, &["192.0.2.1:7777"]);
-        assert_eq!(check(&settings).unwrap_err().exit, exit::USAGE);
+        assert_eq!(check(&settings, Start::Fresh).unwrap_err().exit, exit::USAGE);
         settings.auth.insecure_open = true;
-        let error = check(&settings).unwrap_err();
+        let error = check(&settings, Start::Fresh).unwrap_err();
         assert_eq!(error.exit, exit::ADDRESS);
         assert!(error.message.contains("no interface"), "{error}");
     }
@@ -394,7 +428,7 @@ mod tests {
 
     #[test]
     fn the_ready_line_names_addresses_shards_and_cpus() {
-        let mut plan = check(&local(2, &["127.0.0.1:0"])).unwrap();
+        let mut plan = check(&local(2, &["127.0.0.1:0"]), Start::Fresh).unwrap();
         plan.addresses = vec!["[::1]:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()];
         plan.features = Features::LEAST;
         (plan.connections_max, plan.cpus) = (9, vec![Some(0), Some(1)]);

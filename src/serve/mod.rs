@@ -15,9 +15,10 @@ pub mod checks;
 pub mod exit;
 mod plane;
 mod reload;
+mod takeover;
 
 pub use args::Args;
-pub use checks::{Plan, check};
+pub use checks::{Plan, Start, check};
 
 /// A drain, a stop, and some to spare: with more, the process ends by itself.
 const SIGNALS_WAITING: usize = 4;
@@ -66,12 +67,16 @@ fn try_run(args: &Args) -> Result<(), StartError> {
     // Before any thread: none may meet a signal with its default action.
     let (news, signals) = crossbeam_channel::bounded(SIGNALS_WAITING);
     signals::install(news.clone()).map_err(|why| StartError::new(exit::INTERNAL, format!("can't take over the signals: {why}")))?;
-    let mut plan = check(&settings)?;
+    let start = if args.takeover { Start::Takeover } else { Start::Fresh };
+    let mut plan = check(&settings, start)?;
     for warning in &plan.warnings {
         log::warn!("{warning}");
     }
     let server = assembly::Server::start(&settings, &mut plan, news)?;
     put(&plan.ready_line())?;
+    if let Some(takeover) = plan.takeover.take() {
+        takeover.start().map_err(|why| StartError::new(exit::INTERNAL, format!("the thread of the takeover: {why}")))?;
+    }
     server.watch(&signals, &|| args.settings())
 }
 

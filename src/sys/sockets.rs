@@ -50,6 +50,21 @@ pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     inet(SockRef::from(&socket).peer_addr()?)
 }
 
+/// A connection that waits to be accepted; `None` when there is none. The listener answers at once from now on: no operation of a ring may wait on it.
+pub fn accept_waiting(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let listener = SockRef::from(&listener);
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((socket, _)) => return Ok(Some(socket.into())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            // The one in front has gone; the next one waits.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Binds a socket that is about to connect to a source address, and leaves the port to connect(2) (IP_BIND_ADDRESS_NO_PORT): a port can then be used
 /// once per destination, not once in all.
 pub fn bind_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
@@ -174,6 +189,19 @@ mod tests {
         }
         let six = open(&format!("[::]:{port}"));
         assert!(local_address(six.as_fd()).unwrap().is_ipv6());
+    }
+
+    #[test]
+    fn all_that_wait_are_accepted_and_then_none() {
+        let fd = open("127.0.0.1:0");
+        let address = local_address(fd.as_fd()).unwrap();
+        let mut clients: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        SockRef::from(&clients.remove(1)).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        let accepted: Vec<OwnedFd> = std::iter::from_fn(|| accept_waiting(fd.as_fd()).unwrap()).collect();
+        // One that was reset in the queue may still be there, as a socket that says so.
+        assert!((2..=3).contains(&accepted.len()));
+        assert!(accepted.iter().all(|socket| flags(socket) & libc::O_NONBLOCK == 0 && flags(socket) & libc::O_CLOEXEC != 0));
+        assert!(accept_waiting(fd.as_fd()).unwrap().is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use ringroom::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, JSON_DEPTH_MAX};
 use ringroom::protocol::error::Reason;
 use ringroom::protocol::frame::{Cut, FrameError, Transport, cut, transport};
 use ringroom::protocol::message::{Hello, Join, Request, Send, decode};
+use ringroom::protocol::proxy::{Header, header};
 use ringroom::results::hlog;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -90,6 +91,24 @@ fn transport_decides_once(bytes: &[u8]) {
         assert!(decided == Transport::Undecided || now == decided, "{decided:?} became {now:?}");
         assert!(end < 4 || now != Transport::Undecided, "four bytes are enough");
         decided = now;
+    }
+}
+
+/// The header of a load balancer is the same whether it comes at once or byte by byte, and `need` says when it is whole.
+pub(crate) fn proxy(bytes: &[u8]) {
+    let mut wanted = 16;
+    for end in 0..=bytes.len() {
+        match header(&bytes[..end]) {
+            Header::Incomplete { need } => {
+                assert!(need > end && need >= wanted, "{need} bytes at {end}");
+                wanted = need;
+            }
+            Header::Bad(error) => return assert_eq!(header(bytes), Header::Bad(error), "found at {end}"),
+            Header::Whole { client, rest } => {
+                assert_eq!((end, rest), (wanted, &[][..]), "a header is whole exactly when `need` said");
+                return assert_eq!(header(bytes), Header::Whole { client, rest: &bytes[end..] });
+            }
+        }
     }
 }
 

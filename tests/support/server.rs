@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::client::hang_up_all;
@@ -15,6 +16,7 @@ use super::{PATIENCE, wait_until};
 pub(crate) struct Server {
     child: Child,
     log: Option<JoinHandle<String>>,
+    so_far: Arc<Mutex<Vec<u8>>>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
     config: tempfile::NamedTempFile,
@@ -83,12 +85,16 @@ impl Server {
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (ready, mut log) = (first_line(child.stdout.take().unwrap()), child.stderr.take().unwrap());
+        let so_far = Arc::new(Mutex::new(Vec::new()));
+        let shared = so_far.clone();
         let log = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            log.read_to_end(&mut bytes).unwrap();
-            String::from_utf8_lossy(&bytes).into_owned()
+            let mut piece = [0; 4_096];
+            while let Ok(count @ 1..) = log.read(&mut piece) {
+                shared.lock().unwrap().extend_from_slice(&piece[..count]);
+            }
+            String::from_utf8_lossy(&shared.lock().unwrap()).into_owned()
         });
-        let mut server = Self { child, log: Some(log), addresses: Vec::new(), admin: None, config: file };
+        let mut server = Self { child, log: Some(log), so_far, addresses: Vec::new(), admin: None, config: file };
         match ready.recv_timeout(PATIENCE) {
             Ok(line) => {
                 server.addresses = addresses(&line);
@@ -151,6 +157,11 @@ impl Server {
             add_up(&mut ended.ends, ends);
         }
         ended
+    }
+
+    /// What it has logged by now.
+    pub(crate) fn log_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.so_far.lock().unwrap()).into_owned()
     }
 
     /// Is the process still there?

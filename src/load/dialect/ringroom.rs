@@ -58,8 +58,9 @@ impl Ringroom {
     }
 
     pub fn login(&self, login: &Login<'_>, out: &mut Vec<u8>) -> u32 {
-        let user = self.names.user(login.connection);
-        frame(out, &format!(r#"{{"type":"hello","version":1,"user":"{user}"}}"#));
+        let (user, token) = (self.names.user(login.connection), self.names.token(login.connection));
+        let (field, who) = token.map_or(("user", &*user), |token| ("token", token));
+        frame(out, &format!(r#"{{"type":"hello","version":1,"{field}":"{who}"}}"#));
         for (id, wanted) in login.rooms.iter().enumerate() {
             let room = self.names.room(wanted.room);
             let since = wanted.since.map(|position| format!(r#","since":"{}""#, String::from_utf8_lossy(position)));

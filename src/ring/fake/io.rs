@@ -115,6 +115,11 @@ impl Io for FakeIo {
         Now { mono_ns: kernel.now_ns, unix_ms: kernel.unix_ms }
     }
 
+    /// Told apart by connection; nobody is listed as a proxy unless a test says so.
+    fn address_of(socket: &FakeSocket) -> Option<std::net::IpAddr> {
+        Some(std::net::Ipv4Addr::from_bits(0x0a00_0000 | socket.connection.0).into())
+    }
+
     fn accept(&mut self, listener: ListenerId) -> Result<(), Full> {
         let mut kernel = self.kernel.borrow_mut();
         self.has_room(&mut kernel, None)?;
@@ -135,6 +140,28 @@ impl Io for FakeIo {
         };
         kernel.shards[self.shard].submissions.push(Submission::Cancel(id));
         Ok(())
+    }
+
+    fn accept_waiting(&mut self, listener: ListenerId) -> Option<FakeSocket> {
+        let mut kernel = self.kernel.borrow_mut();
+        let place = usize::from(listener.0);
+        if kernel.shards[self.shard].accepts[place].is_some() {
+            breach(&format!("an accept on the spot beside one in flight, {listener:?}"));
+        }
+        let connection = kernel.shards[self.shard].backlog[place].pop_front()?;
+        kernel.connections[connection.index()].server = Server::Open;
+        kernel.mix(5 | u64::from(connection.0) << 8);
+        Some(FakeSocket { connection, kernel: Rc::clone(&self.kernel) })
+    }
+
+    fn close_listener(&mut self, listener: ListenerId) {
+        let mut kernel = self.kernel.borrow_mut();
+        let place = usize::from(listener.0);
+        if kernel.shards[self.shard].accepts[place].is_some() {
+            breach(&format!("a listener is closed with its accept in flight, {listener:?}"));
+        }
+        kernel.shards[self.shard].closed[place] = true;
+        kernel.refuse_waiting(self.shard, place);
     }
 
     fn receive_once(&mut self, key: Key, socket: &FakeSocket) -> Result<(), Full> {
@@ -281,10 +308,9 @@ impl Drop for FakeIo {
             return;
         }
         let mut kernel = self.kernel.borrow_mut();
-        let backlogs = std::mem::take(&mut kernel.shards[self.shard].backlog);
-        for connection in backlogs.into_iter().flatten() {
-            kernel.connections[connection.index()].server = Server::Closed;
-            kernel.break_connection(connection);
+        for place in 0..kernel.shards[self.shard].backlog.len() {
+            kernel.shards[self.shard].closed[place] = true;
+            kernel.refuse_waiting(self.shard, place);
         }
         let lost = self.held.iter().filter(|held| **held).count();
         if lost > 0 {

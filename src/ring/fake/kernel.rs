@@ -133,6 +133,8 @@ pub(super) struct ShardState {
     pub(super) waits_until_ns: Option<u64>,
     pub(super) free_buffers: Vec<u16>,
     pub(super) backlog: Vec<VecDeque<ConnectionId>>,
+    /// Listeners that are no more.
+    pub(super) closed: Vec<bool>,
     pub(super) accepts: Vec<Option<OperationId>>,
     pub(super) slots: BTreeMap<u32, SlotUse>,
     pub(super) bells_under_way: u64,
@@ -176,6 +178,7 @@ impl Kernel {
             submissions_max: settings.submissions,
             free_buffers: (0..settings.buffers).rev().collect(),
             backlog: vec![VecDeque::new(); listeners],
+            closed: vec![false; listeners],
             accepts: vec![None; listeners],
             ..ShardState::default()
         };

@@ -262,6 +262,14 @@ impl Kernel {
         self.stir(connection);
     }
 
+    /// A listener has closed: what waits at it gets a reset.
+    pub(super) fn refuse_waiting(&mut self, shard: usize, place: usize) {
+        for connection in std::mem::take(&mut self.shards[shard].backlog[place]) {
+            self.connections[connection.index()].server = Server::Closed;
+            self.break_connection(connection);
+        }
+    }
+
     /// The server's descriptor closes.
     pub(super) fn close(&mut self, connection: ConnectionId) {
         let state = &self.connections[connection.index()];
