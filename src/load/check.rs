@@ -11,8 +11,9 @@ use hashbrown::HashSet;
 
 /// Sequences a receiver may miss before the oldest are given up: bounds a membership's memory to 8 KiB.
 const WINDOW_WORDS_MAX: usize = 1_024;
-/// Of those given up, how many are kept by name, so that an excused one can still be told from a lost one; the rest count as lost.
-const GIVEN_UP_MAX: usize = 16_384;
+/// Words with holes behind the window that are kept, so that a late message can still be told from a doubled one and an excused one from a lost one:
+/// a million sequences, 256 KiB. Of those beyond it only the number is known.
+const BEHIND_MAX: usize = 16_384;
 /// Overtaken messages remembered at once; beyond it they are counted as lost only.
 const OVERTAKEN_MAX: usize = 1 << 20;
 
@@ -26,23 +27,28 @@ pub enum Arrival {
 /// Sequences of one lane that have arrived at one membership.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// All sequences below have come or were given up; a multiple of 64.
+    /// All sequences below have come or stand in `behind`; a multiple of 64.
     base: u32,
     words: VecDeque<u64>,
-    given_up: Vec<u32>,
-    given_up_unnamed: u64,
+    /// First sequence and missing ones of the words that left the window with holes, rising.
+    behind: Vec<(u32, u64)>,
+    /// Missing ones from `unnamed_from` to `base`, where `behind` was full.
+    unnamed: u64,
+    unnamed_from: Option<u32>,
 }
 
 impl Account {
     pub fn arrive(&mut self, sequence: u32) -> Arrival {
-        let Some(offset) = sequence.checked_sub(self.base) else { return Arrival::Doubled };
-        let (word, bit) = (to_index(offset / 64), 1u64 << (offset % 64));
-        while self.words.len() <= word {
-            if self.words.len() == WINDOW_WORDS_MAX {
-                self.give_up_oldest();
-                return self.arrive(sequence);
-            }
-            self.words.push_back(0);
+        let Some(offset) = sequence.checked_sub(self.base) else { return self.arrive_behind(sequence) };
+        // Not by recursion: a number that nobody sent may be a million words away.
+        let last = to_index(offset / 64);
+        let leaving = (last + 1).saturating_sub(WINDOW_WORDS_MAX);
+        for _ in 0..leaving {
+            self.give_up_oldest();
+        }
+        let (word, bit) = (last - leaving, 1u64 << (offset % 64));
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
         }
         if self.words[word] & bit != 0 {
             return Arrival::Doubled;
@@ -56,34 +62,61 @@ impl Account {
     }
 
     pub fn has(&self, sequence: u32) -> bool {
-        let Some(offset) = sequence.checked_sub(self.base) else { return true };
+        let Some(offset) = sequence.checked_sub(self.base) else {
+            // Of the unnamed ones nobody knows; they are taken for arrived, so order is not held against them.
+            return self.place_behind(sequence).is_none_or(|at| self.behind[at].1 & (1 << (sequence % 64)) == 0);
+        };
         self.words.get(to_index(offset / 64)).is_some_and(|word| word & (1 << (offset % 64)) != 0)
     }
 
+    /// A message that comes when the window has gone past it: late, unless it has come before.
+    fn arrive_behind(&mut self, sequence: u32) -> Arrival {
+        if let Some(at) = self.place_behind(sequence) {
+            let (missing, bit) = (&mut self.behind[at].1, 1u64 << (sequence % 64));
+            let first = *missing & bit != 0;
+            *missing &= !bit;
+            return if first { Arrival::First } else { Arrival::Doubled };
+        }
+        if self.unnamed > 0 && self.unnamed_from.is_some_and(|from| sequence >= from) {
+            // One of those that are only counted. Were it a doubled one, a lost one would hide it: the sum of faults stays.
+            self.unnamed -= 1;
+            return Arrival::First;
+        }
+        Arrival::Doubled
+    }
+
+    fn place_behind(&self, sequence: u32) -> Option<usize> {
+        self.behind.binary_search_by_key(&(sequence / 64 * 64), |(first, _)| *first).ok()
+    }
+
     fn give_up_oldest(&mut self) {
-        let word = self.words.pop_front().unwrap_or(u64::MAX);
-        for bit in (0..64).filter(|bit| word & (1 << bit) == 0) {
-            if self.given_up.len() < GIVEN_UP_MAX {
-                self.given_up.push(self.base + bit);
-            } else {
-                self.given_up_unnamed += 1;
-            }
+        // Behind the newest word nothing has come yet.
+        let missing = !self.words.pop_front().unwrap_or(0);
+        if missing != 0 && self.behind.len() < BEHIND_MAX {
+            self.behind.push((self.base, missing));
+        } else if missing != 0 {
+            self.unnamed += u64::from(missing.count_ones());
+            self.unnamed_from.get_or_insert(self.base);
         }
         self.base += 64;
     }
 
     /// Sequences below `sent` that never came, not counting those that `excused` answers for.
     pub fn lost(&self, sent: u32, excused: impl Fn(u32) -> bool) -> u64 {
-        let named = self.given_up.iter().filter(|s| !excused(**s)).count();
+        let holes = |(first, missing): &(u32, u64)| {
+            let (first, missing) = (*first, *missing);
+            (0..64).filter(move |bit| missing & (1 << bit) != 0).map(move |bit| first + bit)
+        };
+        let named = self.behind.iter().flat_map(holes).filter(|s| *s < sent && !excused(*s)).count();
         let missing = (self.base..sent).filter(|s| !self.has(*s) && !excused(*s)).count();
-        self.given_up_unnamed + super::plan::as_u64(named + missing)
+        self.unnamed + super::plan::as_u64(named + missing)
     }
 
     /// A sequence that nobody sent has arrived.
     pub fn beyond(&self, sent: u32) -> bool {
         let last = self.words.iter().rposition(|word| *word != 0);
         let end = last.map_or(0, |word| to_sequence(word * 64) + 64 - self.words[word].leading_zeros());
-        self.base + end > sent
+        self.base.saturating_add(end) > sent
     }
 }
 
@@ -238,6 +271,33 @@ mod tests {
         assert_eq!(account.arrive(90_000), Arrival::First);
         assert_eq!(account.lost(90_001, none), 90_000);
         assert!(account.beyond(90_000));
+    }
+
+    #[test]
+    fn one_that_comes_behind_the_window_is_late_and_neither_lost_nor_doubled() {
+        let mut account = Account::default();
+        // A sender whose messages the server reads last: each tenth one, far behind 200,000 of the others.
+        for sequence in (0..200_000).filter(|s| s % 10 != 3) {
+            assert_eq!(account.arrive(sequence), Arrival::First);
+        }
+        assert!(account.words.len() <= WINDOW_WORDS_MAX && !account.has(13) && account.has(14));
+        assert_eq!(account.lost(200_000, none), 20_000);
+        assert_eq!(account.lost(200_000, |s| s % 10 == 3), 0, "refused, however many");
+        for sequence in (0..200_000).filter(|s| s % 10 == 3) {
+            assert_eq!(account.arrive(sequence), Arrival::First, "{sequence}");
+        }
+        assert_eq!(account.lost(200_000, none), 0);
+        for sequence in [13, 14, 199_993] {
+            assert_eq!(account.arrive(sequence), Arrival::Doubled, "{sequence}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_nobody_sent_ends_nothing() {
+        let mut account = Account::default();
+        assert_eq!(account.arrive(99_999_999), Arrival::First);
+        assert!(account.beyond(10) && account.behind.len() <= BEHIND_MAX);
+        assert_eq!(account.arrive(5), Arrival::First);
     }
 
     #[test]

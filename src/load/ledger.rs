@@ -65,6 +65,8 @@ pub struct Ledger {
     /// Memberships that came back with a hole that the server admitted.
     pub excused_seats: HashSet<usize>,
     pub incidents: Incidents,
+    /// Messages that another thread's receivers have to complete, and that found no place in the interval.
+    untold: u64,
 }
 
 impl Ledger {
@@ -81,6 +83,7 @@ impl Ledger {
             excused: HashSet::new(),
             excused_seats: HashSet::new(),
             incidents: Incidents::default(),
+            untold: 0,
             opening,
         }
     }
@@ -177,7 +180,14 @@ impl Ledger {
         } else if interval.partials.len() < PARTIALS_MAX {
             let Stamp { room, lane, sequence, .. } = *stamp;
             interval.partials.push(Partial { room, lane, sequence, due_ns, first_ns, last_ns: now_ns });
+        } else {
+            self.untold += 1;
         }
+    }
+
+    /// Messages that are in neither `room.last` nor `room.spread`, because too many were waited for at once.
+    pub fn unwatched(&self) -> u64 {
+        self.untold + self.waiting.iter().map(|waiting| waiting.unwatched).sum::<u64>()
     }
 
     fn on_sent(&mut self, page: &mut Page, id: Option<u64>, now_ns: u64) {

@@ -203,7 +203,7 @@ pub struct Partial {
     pub last_ns: u64,
 }
 
-/// Partials of one interval; beyond it messages are not counted as completed.
+/// Partials of one interval; beyond it messages are not watched any longer, which is counted.
 pub const PARTIALS_MAX: usize = 1 << 18;
 
 impl Interval {
@@ -247,6 +247,8 @@ impl Default for Interval {
 pub struct Waiting {
     base: u32,
     open: std::collections::VecDeque<Open>,
+    /// Messages that were given up before all had them.
+    pub unwatched: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -263,13 +265,10 @@ impl Waiting {
     pub fn arrive(&mut self, sequence: u32, receivers: u32, now_ns: u64) -> Option<u64> {
         let offset = usize::try_from(sequence.checked_sub(self.base)?).expect("a u32 fits a usize here");
         if offset >= self.open.len() {
-            if offset >= WAITING_MAX {
-                self.open.clear();
-                self.base = sequence;
-                return self.arrive(sequence, receivers, now_ns);
-            }
-            self.open.resize(offset + 1, Open { lacking: receivers, first_ns: u64::MAX });
+            let given_up = self.give_up(offset);
+            self.open.resize(offset + 1 - given_up, Open { lacking: receivers, first_ns: u64::MAX });
         }
+        let offset = usize::try_from(sequence - self.base).expect("a u32 fits a usize here");
         let open = &mut self.open[offset];
         open.lacking = open.lacking.saturating_sub(1);
         open.first_ns = open.first_ns.min(now_ns);
@@ -280,6 +279,17 @@ impl Waiting {
         }
         complete
     }
+
+    /// Makes room for the message that stands `offset` behind the oldest: gives up as many of the oldest as are in its way, and no more. How many.
+    fn give_up(&mut self, offset: usize) -> usize {
+        let excess = (offset + 1).saturating_sub(WAITING_MAX);
+        let known = excess.min(self.open.len());
+        let incomplete = self.open.drain(..known).filter(|open| open.lacking > 0).count();
+        // Of the others none has come anywhere yet.
+        self.unwatched += super::plan::as_u64(incomplete + excess - known);
+        self.base += u32::try_from(excess).expect("at most a sequence");
+        excess
+    }
 }
 
 /// Puts the partials of several threads together.
@@ -287,15 +297,17 @@ impl Waiting {
 pub struct Joiner {
     /// By room: on how many threads it has receivers.
     threads: Vec<u8>,
+    /// Partials of messages that were given up.
+    pub given_up: u64,
     open: hashbrown::HashMap<(u32, u16, u32), (u8, Partial)>,
 }
 
-/// Messages that wait for a thread's partial; beyond it all of them are given up, since some thread has lost its own.
+/// Messages that wait for a thread's partial; beyond it all of them are given up, which is counted: some thread has lost its own.
 const JOINS_MAX: usize = 1 << 20;
 
 impl Joiner {
     pub fn new(threads: Vec<u8>) -> Self {
-        Self { threads, open: hashbrown::HashMap::new() }
+        Self { threads, given_up: 0, open: hashbrown::HashMap::new() }
     }
 
     /// Records in the interval what its partials complete.
@@ -304,6 +316,7 @@ impl Joiner {
         for partial in partials.drain(..) {
             let wanted = usize::try_from(partial.room).ok().and_then(|room| self.threads.get(room)).copied().unwrap_or(1);
             if self.open.len() > JOINS_MAX {
+                self.given_up += super::plan::as_u64(self.open.len());
                 self.open.clear();
             }
             let key = (partial.room, partial.lane, partial.sequence);
@@ -325,6 +338,8 @@ impl Joiner {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -360,6 +375,35 @@ mod tests {
             waiting.arrive(sequence, 2, 1);
         }
         assert!(waiting.open.len() <= WAITING_MAX);
+        assert_eq!(waiting.unwatched, 200_000 - super::super::plan::as_u64(WAITING_MAX));
+    }
+
+    #[test]
+    fn only_the_messages_that_are_too_far_behind_are_given_up() {
+        let mut waiting = Waiting::default();
+        let most = u32::try_from(WAITING_MAX).unwrap();
+        for sequence in 0..most + 10 {
+            waiting.arrive(sequence, 2, 1);
+        }
+        assert_eq!(waiting.unwatched, 10);
+        for sequence in 0..most + 10 {
+            assert_eq!(waiting.arrive(sequence, 2, 2), (sequence >= 10).then_some(1), "{sequence}");
+        }
+        assert!(waiting.open.is_empty());
+        // A number that nobody sent.
+        waiting.arrive(u32::MAX - 1, 2, 3);
+        assert!(waiting.open.len() <= WAITING_MAX);
+    }
+
+    #[test]
+    fn joins_that_are_given_up_are_counted() {
+        let mut joiner = Joiner::new(vec![2]);
+        let mut interval = Interval::new();
+        for sequence in 0..=u32::try_from(JOINS_MAX).unwrap() + 1 {
+            interval.partials.push(Partial { room: 0, lane: 0, sequence, due_ns: 0, first_ns: 1, last_ns: 1 });
+        }
+        joiner.join(&mut interval);
+        assert_eq!((joiner.given_up, joiner.open.len()), (super::super::plan::as_u64(JOINS_MAX) + 1, 1));
     }
 
     #[test]

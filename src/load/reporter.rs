@@ -69,6 +69,8 @@ pub(super) struct Reporter<'a> {
     memory: Option<Memory>,
     window: [Option<Sample>; 2],
     cut_short: bool,
+    /// When the last second of the window was over, on the slowest thread.
+    measured_until_ns: u64,
     /// Of the search that this run ends.
     pub(super) find_max: Option<serde_json::Value>,
 }
@@ -92,6 +94,7 @@ impl<'a> Reporter<'a> {
             memory: None,
             window: [None; 2],
             cut_short: false,
+            measured_until_ns: 0,
             find_max: None,
             job,
             run,
@@ -219,6 +222,7 @@ impl<'a> Reporter<'a> {
             self.counts.add(&Counts { delivered: 0, ..interval.counts });
         } else if interval.phase == Phase::Measured {
             self.counts.add(&interval.counts);
+            self.measured_until_ns = self.measured_until_ns.max(interval.end_ns);
         }
         if interval.phase != Phase::Warmup {
             self.totals.add(&interval.histograms);
@@ -229,22 +233,36 @@ impl<'a> Reporter<'a> {
 
     fn end(mut self) -> Result<(Summary, Histograms), Failure> {
         self.outcomes.sort_by_key(|outcome| outcome.lane);
-        let end_ns = self.party.end_ns();
-        let window_ns = end_ns.saturating_sub(self.plan.wish().warmup_ns);
         self.parts.sort_by_key(|(lane, _)| *lane);
-        let mut books = Books::of(&self.plan, &self.outcomes, window_ns);
+        let mut books = Books::of(&self.plan, &self.outcomes);
         self.parts.iter().for_each(|(_, part)| books.add(part));
-        let summary = self.summary(books, window_ns);
+        books.unwatched += self.joiner.given_up;
+        let summary = self.summary(books);
         if let Some(files) = self.files.take() {
             files.finish(&summary, &self.totals, &self.job.scenario_text)?;
         }
         Ok((summary, self.totals))
     }
 
-    fn summary(&mut self, books: Books, window_ns: u64) -> Summary {
+    /// The window as it was meant to be, or cut short; and as it was, which is longer where the generator was behind.
+    fn windows(&self) -> (u64, u64) {
+        let since_warmup = |ns: u64| ns.saturating_sub(self.plan.wish().warmup_ns);
+        let planned_ns = since_warmup(self.party.end_ns());
+        (planned_ns, planned_ns.max(since_warmup(self.measured_until_ns)))
+    }
+
+    fn summary(&mut self, books: Books) -> Summary {
         let wish = self.plan.wish();
-        let generator =
-            Generator { busy_share: books.busy_share(), unsent: books.unsent, loads: !wish.idle, closed: wish.closed.is_some() };
+        let (planned_ns, window_ns) = self.windows();
+        let generator = Generator {
+            busy_share: books.busy_share(),
+            unsent: books.unsent,
+            unwatched: books.unwatched,
+            planned_ns,
+            window_ns,
+            loads: !wish.idle,
+            closed: wish.closed.is_some(),
+        };
         let doubts = verdict::doubts(&self.totals, generator);
         let slo: Vec<SloShown> = self.job.slos.iter().map(|slo| slo.check(&self.totals)).collect();
         let missed = slo.iter().filter_map(SloShown::missed).collect();
@@ -277,6 +295,7 @@ impl<'a> Reporter<'a> {
             faults: books.faults,
             excused: books.excused,
             unsent: books.unsent,
+            unwatched: books.unwatched,
             latency: self.totals.named().into_iter().map(|(name, h)| (name, Percentiles::of(&h))).collect(),
             slo,
             find_max: self.find_max.take(),

@@ -24,6 +24,10 @@ const PROBE_SAMPLES: u64 = 1_000;
 /// Busy part of a thread's CPU above which its figures are not believed, and above which it is said.
 const BUSY_INVALID: f64 = 0.85;
 const BUSY_WARN: f64 = 0.70;
+/// The window may take this many times as long as planned.
+const STRETCH_MOST: f64 = 1.05;
+/// And so much longer in any case: a thread looks at the end of a window that was cut short only so often.
+const STRETCH_NS: u64 = 30_000_000;
 
 /// What became of the messages, at all receivers that stayed connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -129,6 +133,8 @@ pub struct Books {
     pub received: u64,
     pub excused: u64,
     pub unsent: u64,
+    /// Messages in neither `room.last` nor `room.spread`.
+    pub unwatched: u64,
     pub threads: Vec<ThreadCost>,
 }
 
@@ -141,10 +147,10 @@ pub struct ThreadCost {
 }
 
 impl Books {
-    pub fn of(plan: &Plan, outcomes: &[Outcome], window_ns: u64) -> Self {
+    pub fn of(plan: &Plan, outcomes: &[Outcome]) -> Self {
         let (faults, remarks) = count(plan, outcomes);
-        let share = |ns: u64| as_f64(ns) / as_f64(window_ns.max(1));
-        let cost = |o: &Outcome| ThreadCost { lane: o.lane, busy_share: share(o.busy_ns), spin_share: share(o.spun_ns) };
+        let share = |ns: u64, o: &Outcome| as_f64(ns) / as_f64(o.spent.window_ns.max(1));
+        let cost = |o: &Outcome| ThreadCost { lane: o.lane, busy_share: share(o.spent.busy_ns, o), spin_share: share(o.spent.spun_ns, o) };
         let messages = || outcomes.iter().flat_map(|o| &o.sent);
         Self {
             faults,
@@ -154,6 +160,7 @@ impl Books {
             received: outcomes.iter().map(|o| o.received).sum(),
             excused: outcomes.iter().map(|o| as_u64(o.excused.len())).sum(),
             unsent: outcomes.iter().map(|o| o.unsent).sum(),
+            unwatched: outcomes.iter().map(|o| o.unwatched).sum(),
             threads: outcomes.iter().map(cost).collect(),
         }
     }
@@ -166,6 +173,7 @@ impl Books {
         self.received += other.received;
         self.excused += other.excused;
         self.unsent += other.unsent;
+        self.unwatched += other.unwatched;
         self.threads.extend(&other.threads);
     }
 
@@ -253,6 +261,10 @@ pub struct Doubts {
 pub struct Generator {
     pub busy_share: f64,
     pub unsent: u64,
+    pub unwatched: u64,
+    /// The measured window: as planned (or cut short), and as it was. It goes on until what was due in it is sent.
+    pub planned_ns: u64,
+    pub window_ns: u64,
     /// Messages were to be sent: not so with `--idle`.
     pub loads: bool,
     /// No schedule: nothing can be late.
@@ -275,6 +287,13 @@ pub fn doubts(histograms: &Histograms, generator: Generator) -> Doubts {
     if generator.unsent > 0 {
         doubts.invalid.push(format!("{} messages could not be handed to a connection", generator.unsent));
     }
+    doubts.invalid.extend(stretched(generator));
+    if generator.unwatched > 0 {
+        doubts.warnings.push(format!(
+            "{} messages are in neither room.last nor room.spread: too many later ones came before all had them",
+            generator.unwatched
+        ));
+    }
     let percent = generator.busy_share * 100.0;
     if generator.busy_share > BUSY_INVALID {
         doubts.invalid.push(format!("a generator thread was busy {percent:.0} % of its CPU (more --threads, or more CPUs)"));
@@ -293,6 +312,18 @@ fn late(histograms: &Histograms) -> Option<String> {
             "the generator was late: p99 {} us, over a tenth of the median delivery of {} us (lower --rate, more --threads, or more CPUs)",
             late / 1_000,
             median / 1_000
+        )
+    })
+}
+
+/// The generator was so far behind at the end of the window that it was another load than the one asked for.
+fn stretched(generator: Generator) -> Option<String> {
+    let (planned_ns, window_ns) = (generator.planned_ns, generator.window_ns);
+    (as_f64(window_ns) > STRETCH_MOST * as_f64(planned_ns) && window_ns > planned_ns + STRETCH_NS).then(|| {
+        format!(
+            "the generator was behind: what was due in {} ms took it {} ms to send (lower --rate, more --threads, or more CPUs)",
+            planned_ns / 1_000_000,
+            window_ns / 1_000_000
         )
     })
 }
@@ -332,7 +363,8 @@ mod tests {
     use super::*;
 
     fn generator() -> Generator {
-        Generator { busy_share: 0.5, unsent: 0, loads: true, closed: false }
+        let second = 1_000_000_000;
+        Generator { busy_share: 0.5, unsent: 0, unwatched: 0, planned_ns: second, window_ns: second, loads: true, closed: false }
     }
 
     fn histograms(median_ns: u64, late_ns: u64) -> Histograms {
@@ -372,6 +404,10 @@ mod tests {
         assert!(!doubts(&sound, Generator { busy_share: 0.86, ..generator() }).invalid.is_empty());
         assert_eq!(doubts(&sound, Generator { busy_share: 0.8, ..generator() }).warnings.len(), 1);
         assert!(!doubts(&sound, Generator { unsent: 1, ..generator() }).invalid.is_empty());
+        assert!(doubts(&sound, Generator { unwatched: 7, ..generator() }).warnings[0].starts_with("7 messages"));
+        assert!(doubts(&sound, Generator { window_ns: 1_049_000_000, ..generator() }).invalid.is_empty());
+        let stretched = Generator { window_ns: 1_060_000_000, ..generator() };
+        assert!(doubts(&sound, stretched).invalid[0].contains("due in 1000 ms took it 1060 ms"));
         assert!(!doubts(&Histograms::new(), generator()).invalid.is_empty());
         assert!(doubts(&Histograms::new(), Generator { loads: false, ..generator() }).invalid.is_empty());
     }

@@ -137,12 +137,13 @@ fn dominating(runs: &[Run], sums: &BTreeMap<String, Histogram<u64>>) -> Vec<Stri
 }
 
 /// Fields whose numbers are added, whole objects at a time.
-const ADDED: [&str; 10] = [
+const ADDED: [&str; 11] = [
     "counts",
     "faults",
     "remarks",
     "excused",
     "unsent",
+    "unwatched",
     "sent_per_s",
     "delivered_per_s",
     "sent_in_all",

@@ -168,8 +168,8 @@ impl Part<'_> {
             }
         }
         self.outcomes.sort_by_key(|outcome| outcome.lane);
-        let window_ns = self.crew.end_ns().saturating_sub(self.plan.wish().warmup_ns);
-        let books = Books::of(&self.plan, &self.outcomes, window_ns);
+        let mut books = Books::of(&self.plan, &self.outcomes);
+        books.unwatched += self.joiner.given_up;
         self.tell(&News::Done(Box::new(books)), &Histograms::new())
     }
 

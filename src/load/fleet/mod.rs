@@ -131,7 +131,16 @@ impl Fleet {
     pub(super) fn shown(&self, parts: &[(u16, Books)], histograms: &[Histograms]) -> Vec<AgentShown> {
         let show = |(lane, books): &(u16, Books)| {
             let (agent, own) = (&self.agents[usize::from(*lane)], &histograms[usize::from(*lane)]);
-            let generator = Generator { busy_share: books.busy_share(), unsent: books.unsent, loads: books.sent > 0, closed: false };
+            let generator = Generator {
+                busy_share: books.busy_share(),
+                unsent: books.unsent,
+                unwatched: books.unwatched,
+                // How long it took is known of all together, and judged there.
+                planned_ns: 0,
+                window_ns: 0,
+                loads: books.sent > 0,
+                closed: false,
+            };
             let (verdict, _) = verdict::judge(&books.faults, verdict::doubts(own, generator).invalid, Vec::new());
             AgentShown {
                 address: agent.address.clone(),

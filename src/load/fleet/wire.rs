@@ -15,7 +15,7 @@ use crate::load::record::{Counts, Histograms, Interval, LATENCY_NS_MAX, Name, Ph
 use crate::load::verdict::Books;
 
 /// Rises with every change of a message.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const MESSAGE_BYTES_MAX: u32 = 32 << 20;
 
 /// A driver's words.

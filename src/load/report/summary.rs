@@ -44,6 +44,7 @@ pub struct Summary {
     pub faults: Faults,
     pub excused: u64,
     pub unsent: u64,
+    pub unwatched: u64,
     pub remarks: Remarks,
     pub latency: BTreeMap<&'static str, Percentiles>,
     pub slo: Vec<SloShown>,

@@ -33,7 +33,7 @@ use super::record::{Name, Phase};
 use super::schedule::Schedule;
 use super::senders::Senders;
 
-pub use shared::{Gauge, Outcome, Pacing, Report, Seat, Setup, Shared};
+pub use shared::{Gauge, Outcome, Pacing, Report, Seat, Setup, Shared, Spent};
 
 use troubles::Troubles;
 
@@ -113,12 +113,12 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
     /// The whole life of the thread; every report but the last goes out on the way.
     pub fn run(mut self) -> Report {
         match self.phases() {
-            Ok(busy) => Report::Done(Box::new(self.outcome(busy))),
+            Ok(spent) => Report::Done(Box::new(self.outcome(spent))),
             Err(text) => Report::Failed(text),
         }
     }
 
-    fn phases(&mut self) -> Result<(u64, u64), String> {
+    fn phases(&mut self) -> Result<Spent, String> {
         self.log_in()?;
         let login = std::mem::take(&mut self.ledger.interval);
         self.report(Report::LoggedIn(login));
@@ -126,9 +126,9 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
             self.serve(Wait::Until(monotonic_ns() + MS))?;
             self.check_abort()?;
         }
-        let busy = self.load()?;
+        let spent = self.load()?;
         self.grace()?;
-        Ok(busy)
+        Ok(spent)
     }
 
     fn check_abort(&self) -> Result<(), String> {
@@ -249,8 +249,8 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         }
     }
 
-    /// Warm-up and window. The answer is the CPU time of the window, spinning not counted, and the spinning.
-    fn load(&mut self) -> Result<(u64, u64), String> {
+    /// Warm-up and window.
+    fn load(&mut self) -> Result<Spent, String> {
         let shared = Arc::clone(&self.setup.shared);
         let plan = Arc::clone(&self.setup.plan);
         self.ledger.start_ns = shared.start_ns.load(Ordering::Acquire);
@@ -260,7 +260,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         if first == Phase::Measured {
             self.pause_readers()?;
         }
-        let (mut cpu_ns, mut last_idle_ns) = (thread_cpu_ns(), None);
+        let (mut cpu_ns, mut began_ns, mut last_idle_ns) = (thread_cpu_ns(), 0, None);
         loop {
             let end_ns = shared.end_ns.load(Ordering::Relaxed);
             let now = self.since_start();
@@ -272,14 +272,15 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
             let second = self.ledger.interval.start_ns;
             if self.turn_interval(now, end_ns) {
                 self.pause_readers()?;
-                (cpu_ns, self.spun_ns) = (thread_cpu_ns(), 0);
+                (cpu_ns, self.spun_ns, began_ns) = (thread_cpu_ns(), 0, now);
             }
             if second != self.ledger.interval.start_ns && !self.is_anybody_left() {
                 // Nobody is left to send or to read: the rest of the run would show nothing.
                 shared.end_ns.fetch_min(now, Ordering::Relaxed);
             }
             if now >= end_ns {
-                return Ok(((thread_cpu_ns() - cpu_ns).saturating_sub(self.spun_ns), self.spun_ns));
+                let (busy_ns, window_ns) = ((thread_cpu_ns() - cpu_ns).saturating_sub(self.spun_ns), now.saturating_sub(began_ns));
+                return Ok(Spent { busy_ns, spun_ns: self.spun_ns, window_ns });
             }
             let issued = self.issue_due(now) + self.issue_window(now);
             self.trouble(now, troubles::Leaving::Allowed);
@@ -361,11 +362,11 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         Ok(())
     }
 
-    fn outcome(mut self, (busy_ns, spun_ns): (u64, u64)) -> Outcome {
+    fn outcome(mut self, spent: Spent) -> Outcome {
         let mut outcome = Outcome {
             lane: self.setup.lane,
-            busy_ns,
-            spun_ns,
+            spent,
+            unwatched: self.ledger.unwatched(),
             unsent: self.unsent,
             sent: self.senders.sent(),
             excused: std::mem::take(&mut self.ledger.excused),

@@ -155,7 +155,17 @@ pub struct Outcome {
     pub incidents: Incidents,
     /// Messages that could not be handed over: no connection left, or no memory for them.
     pub unsent: u64,
-    /// CPU time of this thread within the measured window, spinning not counted; and the spinning.
+    /// Messages that were given up before all their receivers had them.
+    pub unwatched: u64,
+    pub spent: Spent,
+}
+
+/// What the measured window cost a thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// CPU time, spinning not counted; and the spinning.
     pub busy_ns: u64,
     pub spun_ns: u64,
+    /// How long the window was: longer than planned where the thread was behind.
+    pub window_ns: u64,
 }
