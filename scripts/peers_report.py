@@ -28,8 +28,12 @@ def column(rows, key):
 
 
 def sound(rows):
-    """Runs with figures: every message came once and in order, if perhaps too late to count as held."""
-    return [row for row in rows if row.get("sound")]
+    """Runs with figures: every message came once and in order, if perhaps too late to count as held, and the generator was not what was late."""
+    return [row for row in rows if is_sound(row)]
+
+
+def is_sound(row):
+    return bool(row.get("sound")) and not row.get("invalid")
 
 
 def median(values):
@@ -39,7 +43,7 @@ def median(values):
 
 def ratio(rows, base, key):
     """Ratios within a round, of rounds in which both have figures."""
-    both = [(a, b) for a, b in zip(rows, base) if a.get("sound") and b.get("sound") and a.get(key) and b.get(key)]
+    both = [(a, b) for a, b in zip(rows, base) if is_sound(a) and is_sound(b) and a.get(key) and b.get(key)]
     return [a[key] / b[key] for a, b in both]
 
 
@@ -56,11 +60,16 @@ def spread(values, digits=2):
 
 def note(rows):
     """How many of the runs were held, and why the others were not."""
-    good, reasons = [row for row in rows if row["why"] is None], [row["why"] for row in rows if row["why"]]
-    late = sum(1 for row in good if row.get("late"))
-    words = f"{len(good)} of {len(rows)}" if rows else "no run"
-    if late:
-        words += f" ({late} with the generator late)"
+    doubted = [row["invalid"] for row in rows if row.get("invalid")]
+    valid = [row for row in rows if not row.get("invalid")]
+    good, reasons = [row for row in valid if row["why"] is None], [row["why"] for row in valid if row["why"]]
+    if not rows:
+        return "no run"
+    if not valid:
+        return f"n/a: all {len(rows)} invalid: {doubted[0]}"
+    words = f"{len(good)} of {len(valid)}"
+    if doubted:
+        words += f"; {len(doubted)} invalid, left out: {doubted[0]}"
     if reasons:
         words += f"; not held: {reasons[-1]}"
     return words
@@ -115,7 +124,8 @@ def remarks(args):
     quick = ["The quick form: it shows that everything works; a second per run and few idle connections say little."] if args.quick else []
     return quick + [
         f"Server on CPU {lib.SERVER_CPU}, generator on CPU {lib.GENERATOR_CPU}, bodies of 128 bytes, {args.duration:g} s measured after {args.warmup:g} s of load; every run has a fresh server.",
-        "Medians (lowest .. highest) of the runs in which every message came once and in order; ratios are taken within a round.",
+        "Medians (lowest .. highest) of the valid runs in which every message came once and in order; ratios are taken within a round in which both are.",
+        "Invalid: the generator was late, or too busy, by its own account. Such a run counts neither as held nor as not held, and its figures are left out; with no other run there are none (n/a).",
         f"Held: nothing lost, doubled or out of order, 98 % delivered in time, p99 at most {args.held_p99_ms:g} ms. Lost: not there 2 s after the end of the load.",
         "Latency counts from when a message was due. Memory is the slope of PSS between two counts of idle connections in rooms of 100; the kernel's sockets are not in it.",
         "floor: a bare relay on the same ring; threads, tokio, glommio: small servers built in the usual ways (benches/baselines), same bytes per frame.",
@@ -150,7 +160,7 @@ def bars(sides, rows, key, unit):
         if value:
             parts.append(f'<rect x="110" y="{y + 3}" width="{max(place(value) - 110, 1):.1f}" height="15" fill="{colour}"/>')
         words = f"{value:,.2f} {unit}" if value else "no figure"
-        if value and any(row["why"] for row in rows[name]):
+        if value and any(row["why"] and not row.get("invalid") for row in rows[name]):
             words += ", not held"
         parts.append(f'<text x="{(place(value) if value else 110) + 6:.1f}" y="{y + 15}">{words}</text>')
     return f'<svg viewBox="0 0 780 {height}" role="img" aria-label="{key}">{"".join(parts)}</svg>'

@@ -84,12 +84,15 @@ fn runs_that_failed_are_left_out_and_named() {
         result["reasons"] = serde_json::json!(["deliveries lost: 3"]);
     });
     Plant { seed: 98, ..lossy }.write_with(&b.join("6"), &|result| result["cut_short"] = true.into());
+    Plant { seed: 97, ..lossy }.write(&b.join("7"));
+    fs::write(b.join("7/drift.txt"), "vm.swappiness 60 -> 10\n").unwrap();
     let found = comparison(&[&a, &b], &[]);
-    assert_eq!((found["sides"][1]["runs_valid"].as_u64(), found["sides"][1]["runs"].as_array().unwrap().len()), (Some(4), 6));
+    assert_eq!((found["sides"][1]["runs_valid"].as_u64(), found["sides"][1]["runs"].as_array().unwrap().len()), (Some(4), 7));
     assert_eq!(found["sides"][1]["runs"][4]["flaw"], "faulty: deliveries lost: 3");
     assert_eq!(verdict(&found, "room.delivery", "p50"), "not shown", "the lossy run's figures do not count");
     let text = compare(&[&a, &b], &[]).unwrap();
     assert!(text.contains("left out: 5: faulty: deliveries lost: 3") && text.contains("left out: 6: cut short"), "{text}");
+    assert!(text.contains("left out: 7: the machine's settings changed"), "{text}");
 }
 
 #[test]

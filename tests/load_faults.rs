@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use clap::Parser;
 use ringroom::load::report::live::Style;
 use ringroom::load::{Args, Exit, Outside, execute};
+use ringroom::sys::affinity::{Cpu, available, pin_current_thread};
 use ringroom::sys::signals::Signal;
 use serde_json::{Value, json};
 
@@ -36,6 +38,10 @@ enum Fault {
     Refuse(u64),
     /// The message is delivered, its `sent` is not.
     Silence(u64),
+    /// Every message takes a hundredth of a second.
+    Slow,
+    /// The server ends, for good.
+    End(u64),
 }
 
 const STALL: Duration = Duration::from_millis(500);
@@ -47,6 +53,7 @@ struct State {
     deliveries: u64,
     rooms: HashMap<String, Vec<Member>>,
     next_member: u64,
+    ended: bool,
 }
 
 struct Member {
@@ -69,7 +76,7 @@ impl Server {
     fn with_limits(fault: Fault, limits: Value) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = State { fault, limits, messages: 0, deliveries: 0, rooms: HashMap::new(), next_member: 0 };
+        let state = State { fault, limits, messages: 0, deliveries: 0, rooms: HashMap::new(), next_member: 0, ended: false };
         let state = Arc::new(Mutex::new(state));
         let sources = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&sources);
@@ -77,6 +84,9 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, state) = (stream.unwrap(), Arc::clone(&state));
+                if state.lock().unwrap().ended {
+                    return;
+                }
                 seen.lock().unwrap().push(stream.peer_addr().unwrap());
                 thread::spawn(move || session(stream, &state));
             }
@@ -150,6 +160,16 @@ fn on_send(state: &mut State, stream: &TcpStream, sent: Sent<'_>) {
     let (room, id) = (sent.object["room"].as_str().unwrap(), &sent.object["id"]);
     if state.fault == Fault::Stall(number) {
         thread::sleep(STALL);
+    }
+    if state.fault == Fault::Slow {
+        thread::sleep(STALL / 50);
+    }
+    if state.fault == Fault::End(number) {
+        state.ended = true;
+        for member in state.rooms.values().flatten() {
+            let _ = member.stream.shutdown(Shutdown::Both);
+        }
+        return;
     }
     if state.fault == Fault::Refuse(number) {
         reply(stream, &json!({"type":"error","id":id,"code":503,"reason":"overloaded","message":"later"}));
@@ -229,31 +249,30 @@ fn result(text: &str) -> Value {
     serde_json::from_str(text.lines().last().unwrap()).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Exit, and the faults that are not zero.
-fn faults(fault: Fault, extra: &str) -> (Exit, Vec<(String, u64)>) {
+/// The faults that are not zero. A generator that had no CPU may call the run invalid; one that is faulty is never called sound, nor the other way round.
+fn faults(fault: Fault, extra: &str) -> Vec<(String, u64)> {
     let server = Server::start(fault);
     let (exit, text) = load(&server.address.to_string(), extra);
     let result = result(&text);
     let all = result["faults"].as_object().unwrap();
-    let wrong = all.iter().map(|(name, n)| (name.clone(), n.as_u64().unwrap())).filter(|(_, n)| *n > 0).collect();
-    (exit, wrong)
+    let wrong: Vec<(String, u64)> = all.iter().map(|(name, n)| (name.clone(), n.as_u64().unwrap())).filter(|(_, n)| *n > 0).collect();
+    assert!(is_called(exit, if wrong.is_empty() { Exit::Ok } else { Exit::Faulty }), "{exit:?}: {text}");
+    wrong
+}
+
+/// The exit is the wanted one, or the generator had no CPU.
+fn is_called(exit: Exit, wanted: Exit) -> bool {
+    exit == wanted || exit == Exit::Invalid
 }
 
 fn is(name: &str, count: u64) -> (String, u64) {
     (name.to_owned(), count)
 }
 
-/// A generator that had no CPU may call its own figures invalid; a fault must not show.
-fn assert_sound(exit: Exit, wrong: &[(String, u64)]) {
-    assert!(matches!(exit, Exit::Ok | Exit::Invalid), "{exit:?}");
-    assert_eq!(wrong, []);
-}
-
 #[test]
 fn a_sound_server_has_no_faults() {
     for extra in ["", "--arrivals constant", "--threads 3", "--no-spin", "--room-size 8", "--size 64", "--size 4000"] {
-        let (exit, wrong) = faults(Fault::None, extra);
-        assert_sound(exit, &wrong);
+        assert_eq!(faults(Fault::None, extra), [], "{extra}");
     }
 }
 
@@ -284,41 +303,39 @@ fn direct_messages_are_checked_too() {
     let (exit, text) = direct(Fault::None);
     assert!(matches!(exit, Exit::Ok | Exit::Invalid), "{text}");
     let (exit, text) = direct(Fault::Lose(20));
-    assert_eq!((exit, result(&text)["faults"]["lost"].as_u64()), (Exit::Faulty, Some(1)), "{text}");
+    assert!(is_called(exit, Exit::Faulty) && result(&text)["faults"]["lost"] == 1, "{text}");
 }
 
 #[test]
 fn a_lost_delivery_is_caught() {
-    assert_eq!(faults(Fault::Lose(101), ""), (Exit::Faulty, vec![is("lost", 1)]));
-    assert_eq!(faults(Fault::Lose(101), "--threads 2"), (Exit::Faulty, vec![is("lost", 1)]));
+    assert_eq!(faults(Fault::Lose(101), ""), vec![is("lost", 1)]);
+    assert_eq!(faults(Fault::Lose(101), "--threads 2"), vec![is("lost", 1)]);
 }
 
 #[test]
 fn a_delivery_lost_in_the_warm_up_is_caught() {
-    assert_eq!(faults(Fault::Lose(3), "--warmup 0.3"), (Exit::Faulty, vec![is("lost", 1)]));
+    assert_eq!(faults(Fault::Lose(3), "--warmup 0.3"), vec![is("lost", 1)]);
 }
 
 #[test]
 fn a_doubled_delivery_is_caught() {
-    assert_eq!(faults(Fault::Double(101), ""), (Exit::Faulty, vec![is("doubled", 1)]));
+    assert_eq!(faults(Fault::Double(101), ""), vec![is("doubled", 1)]);
 }
 
 #[test]
 fn a_senders_messages_in_the_wrong_order_are_caught() {
     let one = "--connections 1 --rooms 1 --room-size 1";
-    assert_eq!(faults(Fault::Swap(50), one), (Exit::Faulty, vec![is("out_of_order", 1)]));
+    assert_eq!(faults(Fault::Swap(50), one), vec![is("out_of_order", 1)]);
 }
 
 #[test]
 fn a_member_that_sees_another_order_than_the_others_is_caught() {
-    let (exit, wrong) = faults(Fault::Swap(101), "");
-    assert_eq!((exit, wrong), (Exit::Faulty, vec![is("order_differs", 1)]));
+    assert_eq!(faults(Fault::Swap(101), ""), vec![is("order_differs", 1)]);
 }
 
 #[test]
 fn a_changed_body_is_caught() {
-    let (exit, wrong) = faults(Fault::Garble(101), "");
-    assert_eq!((exit, wrong), (Exit::Faulty, vec![is("garbled", 1), is("lost", 1)]));
+    assert_eq!(faults(Fault::Garble(101), ""), vec![is("garbled", 1), is("lost", 1)]);
 }
 
 #[test]
@@ -326,7 +343,7 @@ fn a_closed_connection_is_caught_and_its_reason_shown() {
     let server = Server::start(Fault::Close(101));
     let (exit, text) = load(&server.address.to_string(), "");
     let result = result(&text);
-    assert_eq!((exit, result["faults"]["closed"].as_u64()), (Exit::Faulty, Some(1)), "{text}");
+    assert!(is_called(exit, Exit::Faulty) && result["faults"]["closed"] == 1, "{text}");
     assert_eq!(result["remarks"]["closed"]["429 slow_consumer"], 1, "{text}");
     assert_eq!(result["faults"]["lost"], 0, "told with the close, and counted apart: {text}");
     assert!(result["remarks"]["missed_by_closed"].as_u64().unwrap() > 0, "{text}");
@@ -334,7 +351,86 @@ fn a_closed_connection_is_caught_and_its_reason_shown() {
 
 #[test]
 fn a_missing_answer_is_caught() {
-    assert_eq!(faults(Fault::Silence(20), ""), (Exit::Faulty, vec![is("unanswered", 1)]));
+    assert_eq!(faults(Fault::Silence(20), ""), vec![is("unanswered", 1)]);
+}
+
+/// Threads that take nine tenths of the first CPU until this is dropped.
+struct Thieves(Arc<AtomicBool>);
+
+impl Thieves {
+    fn start(cpu: Cpu) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..9 {
+            let over = Arc::clone(&over);
+            thread::spawn(move || {
+                pin_current_thread(cpu).unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(over)
+    }
+}
+
+impl Drop for Thieves {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_starved_generator_calls_its_run_invalid_and_still_tells_the_faults() {
+    let cpu = available().unwrap()[0];
+    let thieves = Thieves::start(cpu);
+    let server = Server::start(Fault::Lose(101));
+    let (exit, text) = load(&server.address.to_string(), &format!("--rate 2000 --cpus {} --grace 20", cpu.index()));
+    drop(thieves);
+    assert_eq!(exit, Exit::Invalid, "{text}");
+    let result = result(&text);
+    assert_eq!((&result["verdict"], &result["exit"], &result["faults"]["lost"]), (&json!("invalid"), &json!(2), &json!(1)), "{text}");
+    let reasons: Vec<&str> = result["reasons"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(reasons.contains(&"deliveries lost: 1") && reasons.iter().any(|reason| reason.contains("the generator was late")), "{text}");
+    // Rates are of the time that it took.
+    let (window_ns, sent) = (result["window_ns"].as_f64().unwrap(), result["counts"]["sent"].as_f64().unwrap());
+    assert!(window_ns >= 500_000_000.0, "{text}");
+    assert!((result["sent_per_s"].as_f64().unwrap() - sent / window_ns * 1e9).abs() <= 1.0, "{text}");
+}
+
+#[test]
+fn a_light_plan_is_called_ok() {
+    // Deliveries take 10 ms, so a generator is on time that is late by less than a millisecond.
+    let server = Server::start(Fault::Slow);
+    let mut last = String::new();
+    for _ in 0..20 {
+        let (exit, text) = load(&server.address.to_string(), "--rate 20 --arrivals constant --connections 4 --rooms 1");
+        assert!(is_called(exit, Exit::Ok), "{text}");
+        if exit == Exit::Ok {
+            assert_eq!(result(&text)["verdict"], "ok");
+            return;
+        }
+        last = text;
+    }
+    panic!("always invalid: {last}");
+}
+
+#[test]
+fn a_server_that_the_search_has_ended_is_its_answer() {
+    let server = Server::start(Fault::End(30));
+    let words = format!("load --connect {} --connections 4 --rate 50 --warmup 0 --duration 0.3 --grace 1 --find-max", server.address);
+    let (exit, text) = run(&args(&words), crossbeam_channel::never());
+    assert_eq!(exit, Exit::Faulty, "{text}");
+    assert!(text.contains("not held") && text.lines().last().unwrap().contains("the server has not come back"), "{text}");
+}
+
+#[test]
+fn requests_for_the_past_that_never_left_are_counted() {
+    // This server answers none, so each of the eight connections has one under way soon.
+    let server = Server::start(Fault::None);
+    let (exit, text) = load(&server.address.to_string(), "--history 100 --history-limit 5 --threads 1");
+    let unsent = result(&text)["unsent"].as_u64().unwrap();
+    assert!(unsent > 10, "some fifty were due: {text}");
+    assert_eq!(exit, Exit::Invalid, "{text}");
 }
 
 #[test]

@@ -76,6 +76,11 @@ fn a_comparison_is_run_put_back_gone_on_with_and_computed_again() {
     fs::remove_dir_all(lab.fake.path("out/sides/mine")).unwrap();
     let (code, text) = said(&lab.command(&["--runs", "1", "--mode", "ablation", "--resume"]).output().unwrap());
     assert!(code == 0 && text.contains("mine #1") && !text.contains("server.spin #1"), "{text}");
+    // A run in which the machine changed is none.
+    fs::write(lab.fake.path("out/sides/mine/00/drift.txt"), "vm.stat_interval 1 -> 2\n").unwrap();
+    let (code, text) = said(&lab.command(&["--runs", "1", "--mode", "ablation", "--resume"]).output().unwrap());
+    assert!(code == 0 && text.contains("mine #1") && !text.contains("server.spin #1"), "{text}");
+    assert!(!lab.fake.path("out/sides/mine/00/drift.txt").exists());
     // From the files alone.
     let before = lab.json();
     fs::remove_file(lab.fake.path("out/compare.json")).unwrap();

@@ -3,6 +3,9 @@
 //! Doubles the rate until a run does not hold, then halves the interval between the highest that did and the lowest that did not. Every step is a run of
 //! its own with new connections. What is reported is one more run at the rate that was found, so that its figures are those of a run like any other.
 
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 
 use super::plan::{RATE_MAX, as_f64};
@@ -64,9 +67,13 @@ impl Bounds {
 }
 
 pub(super) fn search(job: &Job, outside: &mut Outside<'_>) -> Result<Exit, Failure> {
-    let (mut bounds, mut steps) = (Bounds::default(), Vec::new());
+    let (mut bounds, mut steps, mut gone) = (Bounds::default(), Vec::<Step>::new(), None);
     while let Some(rate) = bounds.next(job.plan.rate_most()).filter(|_| steps.len() < STEPS_MAX) {
-        let step = attempt(job, rate, outside)?;
+        if !steps.is_empty() && !is_back(job, outside)? {
+            gone = Some(rate);
+            break;
+        }
+        let step = attempt(job, rate, !steps.is_empty(), outside)?;
         bounds.note(rate, step.held);
         let word = if step.held { "held" } else { "not held" };
         let p99 = step.p99_ns.map_or_else(|| "n/a".to_owned(), time);
@@ -78,6 +85,9 @@ pub(super) fn search(job: &Job, outside: &mut Outside<'_>) -> Result<Exit, Failu
         if stopped {
             break;
         }
+    }
+    if gone.is_some() || (bounds.held.is_some() && !is_back(job, outside)?) {
+        return Err(Failure::new(Exit::Faulty, ended(bounds, &steps)));
     }
     let objective = job.slos.iter().map(ToString::to_string).collect();
     let found = Found { objective, best_rate: bounds.held, steps };
@@ -92,7 +102,34 @@ pub(super) fn search(job: &Job, outside: &mut Outside<'_>) -> Result<Exit, Failu
 
 const STOPPED: &str = "stopped";
 
-fn attempt(job: &Job, rate: f64, outside: &mut Outside<'_>) -> Result<Step, Failure> {
+/// How long a server that a step has ended may take to be there again, and how often it is looked for.
+const BACK_PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whether the server can be reached, soon: one that a step has ended may be started again by whoever watches over it.
+fn is_back(job: &Job, outside: &Outside<'_>) -> Result<bool, Failure> {
+    let until = Instant::now() + BACK_PATIENCE;
+    while TcpStream::connect_timeout(&job.plan.wish().address, BACK_PATIENCE).is_err() {
+        if outside.signals.try_recv().is_ok() {
+            return Err(Failure::new(Exit::Invalid, "stopped before there was a result"));
+        }
+        if Instant::now() > until {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(true)
+}
+
+/// What is known when the server has not survived the search.
+fn ended(bounds: Bounds, steps: &[Step]) -> String {
+    let last = steps.last().map_or(0.0, |step| step.rate);
+    let held = bounds.held.map_or_else(|| "no rate held".to_owned(), |rate| format!("{rate:.0} msg/s held"));
+    format!("find-max: {held}; the server has not come back from {last:.0} msg/s")
+}
+
+/// `later`: the server has been there for a step before this.
+fn attempt(job: &Job, rate: f64, later: bool, outside: &mut Outside<'_>) -> Result<Step, Failure> {
     let refused = |failure: Failure| Step { rate, held: false, achieved_per_s: 0, p99_ns: None, why: vec![failure.text] };
     let step = match job.with_rate(rate, None) {
         Ok(step) => step,
@@ -102,7 +139,7 @@ fn attempt(job: &Job, rate: f64, outside: &mut Outside<'_>) -> Result<Step, Fail
     match run::once(&step, outside, None) {
         Ok((summary, _)) => Ok(judge(rate, &summary)),
         // A plan over the server's limits, or a server that the last step has ended, is an answer too; a kernel without io_uring is not.
-        Err(failure) if matches!(failure.exit, Exit::Usage) => Ok(refused(failure)),
+        Err(failure) if failure.exit == Exit::Usage || (later && failure.exit == Exit::Unreachable) => Ok(refused(failure)),
         Err(failure) => Err(failure),
     }
 }

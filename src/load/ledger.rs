@@ -224,10 +224,10 @@ impl Ledger {
     }
 
     fn on_history(&mut self, page: &mut Page, id: u64, now_ns: u64) {
-        if let Some(asked_ns) = page.history_asked_ns.take()
+        if let Some(due_ns) = page.history_due_ns.take()
             && id >= HISTORY_ID_FIRST
         {
-            self.interval.histograms.record(Name::History, now_ns.saturating_sub(asked_ns));
+            self.interval.histograms.record(Name::History, now_ns.saturating_sub(due_ns));
         }
     }
 
@@ -257,7 +257,7 @@ impl Ledger {
     fn on_refused(&mut self, page: &mut Page, id: Option<u64>, reason: String) {
         *self.incidents.refusals.entry(reason).or_default() += 1;
         if id.is_some_and(|id| id >= HISTORY_ID_FIRST) {
-            page.history_asked_ns = None;
+            page.history_due_ns = None;
         }
         if let Some(request) = id.and_then(|id| page.answer(id)) {
             self.unanswered -= 1;

@@ -76,7 +76,8 @@ pub struct Page {
     pub back_ns: u64,
     /// By membership, of connections that come back: where to go on.
     positions: Vec<Option<Position>>,
-    pub history_asked_ns: Option<u64>,
+    /// When the request for the past that is under way was due, monotonic.
+    pub history_due_ns: Option<u64>,
 }
 
 impl Page {
@@ -92,7 +93,7 @@ impl Page {
             bye: None,
             back_ns: 0,
             positions: Vec::new(),
-            history_asked_ns: None,
+            history_due_ns: None,
         }
     }
 

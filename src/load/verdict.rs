@@ -1,7 +1,7 @@
 //! What the run proves: messages lost, doubled or out of order, and whether its figures may be believed.
 //!
-//! Puts the threads' books side by side: what a lane sent to a room against what each receiver has. A fault of the server is reported before a
-//! weakness of the generator, since a message that came twice came twice however late the generator was.
+//! Puts the threads' books side by side: what a lane sent to a room against what each receiver has. Both are told, a fault of the server and a
+//! weakness of the generator; with a weak generator the run is invalid, whatever else it is.
 
 use std::collections::BTreeMap;
 
@@ -285,7 +285,7 @@ pub fn doubts(histograms: &Histograms, generator: Generator) -> Doubts {
     }
     doubts.invalid.extend(probes_disagree(histograms));
     if generator.unsent > 0 {
-        doubts.invalid.push(format!("{} messages could not be handed to a connection", generator.unsent));
+        doubts.invalid.push(format!("{} messages or requests could not be handed to a connection", generator.unsent));
     }
     doubts.invalid.extend(stretched(generator));
     if generator.unwatched > 0 {
@@ -347,11 +347,12 @@ fn probes_disagree(histograms: &Histograms) -> Option<String> {
     })
 }
 
-/// How the run ends: faults before doubts about the generator, objectives last.
+/// How the run ends. A generator that was late may itself be why something did not come in time, so its faults are told and blamed on nobody;
+/// objectives come last.
 pub fn judge(faults: &Faults, invalid: Vec<String>, missed: Vec<String>) -> (Verdict, Vec<String>) {
     let verdict = match () {
-        () if faults.any() => Verdict::Faulty,
         () if !invalid.is_empty() => Verdict::Invalid,
+        () if faults.any() => Verdict::Faulty,
         () if !missed.is_empty() => Verdict::Missed,
         () => Verdict::Ok,
     };
@@ -413,10 +414,12 @@ mod tests {
     }
 
     #[test]
-    fn faults_go_before_doubts_and_doubts_before_objectives() {
+    fn a_doubted_run_blames_nobody_and_tells_its_faults_all_the_same() {
         let lost = Faults { lost: 1, ..Faults::default() };
         let one = || vec!["x".to_owned()];
-        assert_eq!(judge(&lost, one(), one()).0, Verdict::Faulty);
+        let (verdict, reasons) = judge(&lost, one(), one());
+        assert_eq!((verdict, reasons), (Verdict::Invalid, vec!["deliveries lost: 1".into(), "x".into(), "x".into()]));
+        assert_eq!(judge(&lost, vec![], one()).0, Verdict::Faulty);
         assert_eq!(judge(&Faults::default(), one(), one()), (Verdict::Invalid, vec!["x".into(), "x".into()]));
         assert_eq!(judge(&Faults::default(), vec![], one()).0, Verdict::Missed);
         assert_eq!(judge(&Faults::default(), vec![], vec![]).0, Verdict::Ok);

@@ -220,8 +220,8 @@ fn add(sum: &Value, part: &Value) -> Value {
 fn worst(runs: &[Run]) -> &'static str {
     let has = |verdict| runs.iter().any(|run| run.text("verdict") == Some(verdict));
     match () {
-        () if has("faulty") => "faulty",
         () if has("invalid") || runs.iter().any(|run| run.text("verdict").is_none()) => "invalid",
+        () if has("faulty") => "faulty",
         () if has("missed") => "missed",
         () => "ok",
     }

@@ -16,6 +16,8 @@ use super::{Problem, hlog};
 /// What a `result.json` must call itself.
 pub const FORMAT: &str = "ringroom-load";
 pub const VERSION: u64 = 2;
+/// A run with this file beside its result is not to be compared; it names what changed.
+pub const DRIFT: &str = "drift.txt";
 /// A result has a few KiB and a line per second; a log a few KiB per second and histogram.
 const RESULT_BYTES_MAX: u64 = 64 << 20;
 const LOG_BYTES_MAX: u64 = 1 << 30;
@@ -101,6 +103,10 @@ impl Run {
     /// Why the run's figures are not to be compared; `None` if they may be. A missed objective is a figure like any other.
     pub fn flaw(&self) -> Option<String> {
         let reason = || self.list("reasons").first().and_then(Value::as_str).unwrap_or("no reason given");
+        // `tune compare` leaves it where the machine's settings had changed during the run.
+        if self.path.join(DRIFT).exists() {
+            return Some("the machine's settings changed during the run (drift.txt)".into());
+        }
         match self.text("verdict") {
             Some("ok" | "missed") if self.at("cut_short") == Some(&Value::Bool(true)) => Some("cut short".into()),
             Some("ok" | "missed") => None,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use crate::load::record::{Interval, Name, Phase};
 
-use super::{count, per_second, time};
+use super::{per_second, quantile, time};
 
 /// How lines follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct Around {
 /// The line of a second.
 pub fn line(interval: &Interval, around: Around) -> String {
     let ns = interval.end_ns.saturating_sub(interval.start_ns);
-    let rate = |events| count(per_second(events, ns));
+    let rate = |events| short(per_second(events, ns));
     let delivery = interval.histograms.delivery();
     let phase = match interval.phase {
         Phase::Warmup => "warm-up",
@@ -83,30 +83,39 @@ pub fn line(interval: &Interval, around: Around) -> String {
         Phase::Grace => "grace",
     };
     let counts = &interval.counts;
-    let [p50, p99] = [0.5, 0.99].map(|q| time(delivery.value_at_quantile(q)));
-    let late = time(interval.histograms.of(Name::Lateness).value_at_quantile(0.99));
-    let mut line = format!(
-        "{phase:>7} {:>5.1}s  offered {}/s  sent {}/s  delivered {}/s  p50 {p50}  p99 {p99}  max {}  late p99 {late}  missing {}",
-        crate::load::plan::as_f64(interval.end_ns) / 1e9,
-        rate(counts.offered),
-        rate(counts.sent),
-        rate(counts.delivered),
-        time(delivery.max()),
-        count(around.missing),
-    );
+    let at = |histogram, q| quantile(histogram, q).map_or_else(|| "n/a".to_owned(), time);
+    let late = at(interval.histograms.of(Name::Lateness), 0.99);
+    let seconds = crate::load::plan::as_f64(interval.end_ns) / 1e9;
+    let mut line =
+        format!("{phase:>7} {seconds:>5.1}s sent {}/{}/s got {}/s", rate(counts.sent), rate(counts.offered), rate(counts.delivered));
     for (number, what) in [(counts.refused, "refused"), (counts.doubled, "DOUBLED"), (counts.out_of_order, "OUT OF ORDER")] {
         if number > 0 {
-            line.push_str(&format!("  {what} {}", count(number)));
+            line.push_str(&format!(" {what} {}", short(number)));
         }
     }
-    line.push_str(&format!("  ETA {}s", around.left_ns.div_ceil(1_000_000_000)));
+    // What matters most comes first: a narrow terminal shows no more.
+    line.push_str(&format!(" p99 {} late {late} ETA {}s", at(&delivery, 0.99), around.left_ns.div_ceil(1_000_000_000)));
+    line.push_str(&format!(" missing {} p50 {} max {}", short(around.missing), at(&delivery, 0.5), time(delivery.max())));
     line
 }
+
+/// A count in three digits or so.
+fn short(number: u64) -> String {
+    let value = crate::load::plan::as_f64(number);
+    match number {
+        0..10_000 => number.to_string(),
+        10_000..1_000_000 => format!("{:.1}k", value / 1e3),
+        _ => format!("{:.2}M", value / 1e6),
+    }
+}
+
+/// Columns of a line on a terminal: a longer one would leave its first part standing when the next overwrites it.
+const COLUMNS: usize = 80;
 
 /// Writes a line in the style; [`finish`] ends the last one.
 pub fn show(out: &mut dyn Write, style: Style, text: &str) -> io::Result<()> {
     match style {
-        Style::Terminal => write!(out, "\r\x1b[K{text}")?,
+        Style::Terminal => write!(out, "\r\x1b[K{}", text.chars().take(COLUMNS - 1).collect::<String>())?,
         Style::Plain => writeln!(out, "{text}")?,
     }
     out.flush()
@@ -130,6 +139,25 @@ mod tests {
         interval.restart(phase, start_ns);
         interval.counts.delivered = delivered;
         Box::new(interval)
+    }
+
+    #[test]
+    fn a_live_line_fits_a_terminal_and_shows_no_quantile_of_few_samples() {
+        let mut busy = interval(Phase::Measured, 0, 12_345_678);
+        busy.end_ns = 1_000_000_000;
+        busy.counts.sent = 999_999;
+        busy.counts.offered = 1_000_000;
+        busy.histograms.record(Name::RoomDelivery, 1_000);
+        let around = Around { missing: 1_000_000, left_ns: 3_000_000_000 };
+        let few = line(&busy, around);
+        assert!(few.contains("sent 1000.0k/1.00M/s got 12.35M/s p99 n/a late n/a ETA 3s") && few.contains("max 1.00us"), "{few}");
+        busy.histograms.of_mut(Name::RoomDelivery).saturating_record_n(123_000_000, 10_000);
+        busy.histograms.of_mut(Name::Lateness).saturating_record_n(12_300, 10_000);
+        let mut shown = Vec::new();
+        show(&mut shown, Style::Terminal, &line(&busy, around)).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        let shown = shown.strip_prefix("\r\x1b[K").unwrap();
+        assert!(shown.len() < COLUMNS && shown.contains("p99 123ms late 12.3us ETA 3s"), "{shown}");
     }
 
     #[test]

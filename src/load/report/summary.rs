@@ -271,8 +271,8 @@ impl Second {
     pub fn of(interval: &Interval) -> Self {
         let delivery = interval.histograms.delivery();
         let (lateness, probe) = (interval.histograms.of(Name::Lateness), interval.histograms.of(Name::Probe));
-        // A second's own quantiles are for a look at its course: no more than a sample is asked for.
-        let at = |histogram: &Histogram<u64>, q| (!histogram.is_empty()).then(|| histogram.value_at_quantile(q));
+        let at = |histogram: &Histogram<u64>, q| super::quantile(histogram, q);
+        let max = |histogram: &Histogram<u64>| (!histogram.is_empty()).then(|| histogram.value_at_quantile(1.0));
         Self {
             start_ns: interval.start_ns,
             end_ns: interval.end_ns,
@@ -282,9 +282,9 @@ impl Second {
             p90_ns: at(&delivery, 0.9),
             p99_ns: at(&delivery, 0.99),
             p99_9_ns: at(&delivery, 0.999),
-            max_ns: at(&delivery, 1.0),
+            max_ns: max(&delivery),
             lateness_p99_ns: at(lateness, 0.99),
-            lateness_max_ns: at(lateness, 1.0),
+            lateness_max_ns: max(lateness),
             probe_p50_ns: at(probe, 0.5),
             probe_p99_ns: at(probe, 0.99),
             open: interval.open,
@@ -332,6 +332,6 @@ mod tests {
         assert_eq!(Second::of(&interval).row().split(',').count(), columns);
         interval.histograms.record(Name::RoomDelivery, 1_000);
         let row = Second::of(&interval).row();
-        assert!(row.split(',').count() == columns && row.contains(",1000,1000,1000,1000,1000,,,,,"), "{row}");
+        assert!(row.split(',').count() == columns && row.contains(",0,,,,,1000,,,,,"), "{row}");
     }
 }

@@ -279,6 +279,7 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
                 shared.end_ns.fetch_min(now, Ordering::Relaxed);
             }
             if now >= end_ns {
+                self.end_history(end_ns);
                 let (busy_ns, window_ns) = ((thread_cpu_ns() - cpu_ns).saturating_sub(self.spun_ns), now.saturating_sub(began_ns));
                 return Ok(Spent { busy_ns, spun_ns: self.spun_ns, window_ns });
             }

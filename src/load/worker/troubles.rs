@@ -18,8 +18,10 @@ use super::{MS, SECOND, Worker, login};
 
 /// Before a connection that failed is tried again.
 const RETRY_NS: u64 = SECOND;
-/// How soon made connections are looked for.
+/// How soon made connections are looked for, and free ones.
 const LOOK_NS: u64 = MS;
+/// Connections looked at for one that is free to ask for the past.
+const READERS_LOOKED_AT: usize = 64;
 
 /// Whether connections still go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(super) struct Troubles {
     read_every_ns: u64,
     paused: Vec<usize>,
     history: Option<Schedule>,
+    /// Not before this are connections looked at again, where none was free.
+    history_look_ns: u64,
     history_limit: u32,
     history_asked: u64,
     steady: Vec<usize>,
@@ -72,6 +76,7 @@ impl Troubles {
             churn: schedule(troubles.churn_per_s, churners.len(), troubles.churners, 2),
             storms: if churners.is_empty() { VecDeque::new() } else { storms },
             history: schedule(troubles.history_per_s, steady.len(), plan.steady(), 3),
+            history_look_ns: 0,
             history_limit: troubles.history_limit,
             away_ns: troubles.away_ns,
             read_every_ns: as_u64(RECEIVE_BUFFER_BYTES) * SECOND / slow_bytes_per_s,
@@ -96,10 +101,8 @@ impl Troubles {
         let first = |queue: &VecDeque<(u64, usize)>| queue.front().map_or(u64::MAX, |(due, _)| *due);
         let storm = self.storms.front().copied().unwrap_or(u64::MAX);
         let made = if self.connecting > 0 { self.look_ns } else { u64::MAX };
-        [due(&self.churn), due(&self.history), first(&self.returning), first(&self.readers), storm, made]
-            .into_iter()
-            .min()
-            .unwrap_or(u64::MAX)
+        let history = due(&self.history).max(self.history_look_ns);
+        [due(&self.churn), history, first(&self.returning), first(&self.readers), storm, made].into_iter().min().unwrap_or(u64::MAX)
     }
 
     /// A connection's socket has been closed, by whomever.
@@ -235,21 +238,47 @@ impl<I: Io<Socket = OwnedFd>> Worker<I> {
         }
     }
 
-    fn ask_for_history(&mut self, now: u64) {
-        while let Some(history) = self.troubles.history.as_mut().filter(|history| history.due_ns() <= now) {
-            history.advance();
-            let count = u32::try_from(self.troubles.steady.len()).expect("connections are numbered by u32");
-            let index = self.troubles.steady[usize::try_from(self.troubles.random.below(count)).expect("a u32 fits a usize here")];
-            let link = &mut self.links[index];
-            let room = link.page.memberships.iter().find(|m| !m.inbox).map(|m| m.room);
-            let Some(room) = room.filter(|_| link.is_in() && link.page.history_asked_ns.is_none()) else { continue };
+    /// Each connection has one request under way at most; what finds none free stays due, and its time runs.
+    pub(super) fn ask_for_history(&mut self, now: u64) {
+        while let Some(due_ns) = self.troubles.history.as_ref().map(Schedule::due_ns).filter(|due| *due <= now) {
+            let Some((index, room)) = self.free_reader() else {
+                self.troubles.history_look_ns = now + LOOK_NS;
+                return;
+            };
+            self.troubles.history.as_mut().expect("it is what was due").advance();
             self.scratch.clear();
             self.dialect.history(HISTORY_ID_FIRST + self.troubles.history_asked, room, self.troubles.history_limit, &mut self.scratch);
             self.troubles.history_asked += 1;
+            let link = &mut self.links[index];
             if link.push(&self.scratch).is_ok() {
-                link.page.history_asked_ns = Some(monotonic_ns());
+                link.page.history_due_ns = Some(self.ledger.start_ns + due_ns);
                 self.flush(index);
+            } else {
+                self.unsent += 1;
             }
+        }
+    }
+
+    /// A steady connection in a room, drawn at random, that waits for no history; the next ones where that one does.
+    fn free_reader(&mut self) -> Option<(usize, u32)> {
+        let troubles = &mut self.troubles;
+        let count = troubles.steady.len();
+        let first = troubles.random.below(u32::try_from(count).expect("connections are numbered by u32"));
+        let first = usize::try_from(first).expect("a u32 fits a usize here");
+        (0..count.min(READERS_LOOKED_AT)).find_map(|step| {
+            let index = troubles.steady[(first + step) % count];
+            let link = &self.links[index];
+            let room = link.page.memberships.iter().find(|m| !m.inbox).map(|m| m.room)?;
+            (link.is_in() && link.page.history_due_ns.is_none()).then_some((index, room))
+        })
+    }
+
+    /// The window is over: what was due in it and found no connection is not asked any more, and is counted.
+    pub(super) fn end_history(&mut self, end_ns: u64) {
+        self.ask_for_history(end_ns - 1);
+        while let Some(history) = self.troubles.history.as_mut().filter(|history| history.due_ns() < end_ns) {
+            history.advance();
+            self.unsent += 1;
         }
     }
 }

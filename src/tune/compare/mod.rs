@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::sys::affinity::{self, Cpu};
 use crate::sys::signals::{self, Signal};
 
+use crate::results::run::DRIFT;
+
 use super::catalogue::Catalogue;
 use super::profile::{self, Profile};
 use super::value::list;
@@ -302,16 +304,24 @@ impl Job {
         }
     }
 
+    /// The run is there, and the machine was the same all through it.
+    fn is_done(&self, turn: Turn) -> bool {
+        let out = self.directory(turn);
+        out.join("result.json").exists() && !out.join(DRIFT).exists()
+    }
+
     /// All runs that are not there yet; true when somebody stopped it.
     fn measure(&self, signals: &Receiver<Signal>) -> Result<bool, String> {
-        let open: Vec<(usize, Turn)> =
-            self.order.iter().copied().enumerate().filter(|(_, turn)| !self.directory(*turn).join("result.json").exists()).collect();
+        let open: Vec<(usize, Turn)> = self.order.iter().copied().enumerate().filter(|(_, turn)| !self.is_done(*turn)).collect();
         let before = self.surroundings();
         let (start, mut failures) = (Instant::now(), 0);
         for (done, (place, turn)) in open.iter().enumerate() {
             let out = self.directory(*turn);
             // The same list of seeds on every side: the same messages are due.
             let seed = self.plan.seed.wrapping_add(turn.number as u64);
+            if out.join(DRIFT).exists() {
+                fs::remove_dir_all(&out).map_err(|why| format!("{}: {why}", out.display()))?;
+            }
             self.tell(*place, *turn, done, open.len(), start);
             match self.bench.run(self.profile(*turn), seed, &out, signals) {
                 Ok(()) => failures = 0,
@@ -330,7 +340,7 @@ impl Job {
             }
             let drift = drifted(&before, &self.surroundings());
             if !drift.is_empty() {
-                fs::write(out.join("drift.txt"), drift.join("\n") + "\n").map_err(|why| why.to_string())?;
+                fs::write(out.join(DRIFT), drift.join("\n") + "\n").map_err(|why| why.to_string())?;
                 return Err(format!("settings are not as they were before the first run: {}", drift.join("; ")));
             }
         }
