@@ -46,7 +46,7 @@ impl Bench {
         let json = format!(r#"{{"type":"hello","version":1,"user":"u{slot:08}"}}"#);
         let Ok(Request::Hello(hello)) = decode(json.as_bytes()) else { unreachable!("a good hello") };
         let login = Login::check(&hello).expect("a good hello");
-        self.shard.handle_login(Self::session(slot), login, u64::from(slot), &mut self.effects);
+        self.shard.handle_login(self.now, Self::session(slot), login, u64::from(slot), &mut self.effects);
         self.settle();
     }
 

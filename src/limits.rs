@@ -1,4 +1,4 @@
-//! Every bound that is not configurable, with what grows if it is raised.
+//! Bounds that are not configurable and that more than one module has to know, with what grows if they are raised. A bound that one module alone knows stands in it.
 //!
 //! A relation between two bounds is a constant assertion under them. Configurable bounds are in `config`.
 

@@ -40,6 +40,7 @@ fn settings() -> Settings {
     settings.limits.absence_ms = 4_500;
     settings.auth.verify_ms = 1_500;
     settings.queues.no_progress_ms = 17_000;
+    settings.history.age_ms = 30_000;
     settings
 }
 
@@ -546,4 +547,22 @@ fn every_deadline_of_the_table_passes_in_its_time_and_says_what_the_table_says()
         let late_ms = LATE_MS + if state == Deadline::Progress { ms / 10 } else { 0 };
         assert!((ms..=ms + late_ms).contains(&took_ms), "{state:?} took {took_ms} ms of {ms}: {}", row.state);
     }
+}
+
+#[test]
+fn an_idle_shard_forgets_what_is_too_old_and_hardly_wakes_for_it() {
+    let mut house = House::new(With::default());
+    let mut ann = house.login("ann", 65_536);
+    house.say(&ann, &json!({"type": "send", "id": 1, "room": "@ann", "body": 1}));
+    house.find(&mut ann, "sent");
+    let begin_ms = house.now_ms();
+    house.kernel.client_reset(ann.id);
+    house.until(|house| house.kernel.server_closed(ann.id).then_some(()));
+    assert_eq!(house.shards[0].inspect().chat.retained_rooms, 1);
+    let turns = house.counters[0].turns.get();
+    house.until(|house| (house.shards[0].inspect().chat.retained_rooms == 0).then_some(()));
+    let (took_ms, age_ms) = (house.now_ms() - begin_ms, house.settings.history.age_ms);
+    assert!((age_ms..=age_ms + LATE_MS).contains(&took_ms), "{took_ms}");
+    let turns = house.counters[0].turns.get() - turns;
+    assert!(turns <= 2 * age_ms / 1_000, "a turn a second or so, not one a tick: {turns}");
 }

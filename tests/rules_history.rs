@@ -191,3 +191,55 @@ fn messages_wait_in_an_inbox_until_their_owner_logs_in() {
         assert_eq!(told[0]["reason"], "forbidden");
     }
 }
+
+#[test]
+fn what_is_too_old_is_never_sent_again_though_newer_messages_keep_its_room() {
+    for shards in SHARDS {
+        let (mut cluster, alice, bob) = talkers(shards);
+        send(&mut cluster, alice, "r", 0..3);
+        send(&mut cluster, alice, "@bob", 0..3);
+        let (old, inbox) = (at(&cluster.take(alice), 1), at(&cluster.take(bob), 1));
+        cluster.pass(500_000);
+        send(&mut cluster, alice, "r", 3..5);
+        send(&mut cluster, alice, "@bob", 3..5);
+        // No tick looks at anything in this time.
+        cluster.now.mono_ns += 100_001 * 1_000_000;
+        cluster.now.unix_ms += 100_001;
+        let newer = at(&cluster.take(alice), 0);
+        let told = cluster.hear(alice, r#"{"type":"history","room":"r","limit":10}"#);
+        let page = |told: &[Value]| told[0]["messages"].as_array().unwrap().iter().map(|m| m["body"].as_i64().unwrap()).collect::<Vec<_>>();
+        assert_eq!((page(&told), told[0]["more"].as_bool()), (vec![3, 4], Some(false)));
+        let told = cluster.hear(bob, r#"{"type":"join","room":"r","history":10}"#);
+        assert_eq!(bodies(&told), [3, 4]);
+        let told = cluster.hear(bob, &format!(r#"{{"type":"join","room":"r","since":"{old}"}}"#));
+        assert_eq!((told[0]["recovered"].as_bool(), bodies(&told)), (Some(false), vec![3, 4]), "the third is missing");
+        let told = cluster.hear(bob, &format!(r#"{{"type":"join","room":"r","since":"{newer}"}}"#));
+        assert_eq!((told[0]["recovered"].as_bool(), bodies(&told)), (Some(true), vec![4]));
+        let told = cluster.login("bob", Some(&inbox));
+        let told = cluster.take(told);
+        assert_eq!((told[0]["inbox"]["recovered"].as_bool(), bodies(&told)), (Some(false), vec![3, 4]));
+        // The newest is too old, too.
+        cluster.now.mono_ns += 600_000 * 1_000_000;
+        cluster.now.unix_ms += 600_000;
+        assert!(page(&cluster.hear(alice, r#"{"type":"history","room":"r"}"#)).is_empty());
+        let told = cluster.hear(bob, r#"{"type":"join","room":"r","history":10}"#);
+        assert_eq!((told[0]["replay"].as_u64(), bodies(&told).len()), (Some(0), 0));
+        let bob = cluster.login("bob", Some(&inbox));
+        assert!(bodies(&cluster.take(bob)).is_empty());
+    }
+}
+
+#[test]
+fn ticks_alone_forget_old_messages_of_a_room_that_has_newer_ones() {
+    let (mut cluster, alice, _) = talkers(1);
+    send(&mut cluster, alice, "r", 0..3);
+    let one = cluster.shards[0].usage().history_bytes;
+    cluster.pass(500_000);
+    send(&mut cluster, alice, "r", 3..4);
+    let all = cluster.shards[0].usage().history_bytes;
+    cluster.pass(100_001);
+    let left = cluster.shards[0].usage().history_bytes;
+    assert!(left < one && left < all, "{one}, {all}, {left}");
+    cluster.pass(500_000);
+    assert_eq!(cluster.shards[0].usage().history_bytes, 0);
+}

@@ -4,6 +4,7 @@
 mod rules_support;
 
 use ringroom::chat::Rules;
+use ringroom::config::Settings;
 use rules_support::{Cluster, Who};
 use serde_json::Value;
 
@@ -163,4 +164,40 @@ fn nothing_is_left_of_a_room_whose_last_session_has_gone() {
         let again = come(&mut cluster, "alice");
         assert_eq!(cluster.hear(again, r#"{"type":"presence","room":"r"}"#)[0]["members"], 1);
     }
+}
+
+#[test]
+fn a_new_time_to_come_back_in_counts_for_who_is_away_already() {
+    for fresh_ms in [200, 5_000] {
+        let (mut cluster, watcher) = watched(2, |_| {});
+        for user in ["alice", "bob"] {
+            let mut settings = Settings::default();
+            let who = come(&mut cluster, user);
+            cluster.close(who);
+            settings.limits.absence_ms = fresh_ms;
+            cluster.shards.iter_mut().for_each(|shard| shard.handle_limits(&settings));
+            cluster.pass(fresh_ms - 1);
+            assert_eq!(news(&mut cluster, watcher), [told(user, "join", 2)], "{fresh_ms}");
+            cluster.pass(1);
+            assert_eq!(news(&mut cluster, watcher), [told(user, "leave", 1)], "{fresh_ms}");
+        }
+    }
+}
+
+#[test]
+fn a_new_number_of_rooms_counts_from_the_next_join_on() {
+    let mut cluster = Cluster::new(1, |rules| rules.places_max = 2);
+    let alice = cluster.login("alice", None);
+    let mut settings = Settings::default();
+    let join = |cluster: &mut Cluster, n: u32| {
+        let told = cluster.hear(alice, &format!(r#"{{"type":"join","room":"r{n}"}}"#));
+        told[0]["type"] == "joined"
+    };
+    assert_eq!([1, 2, 3].map(|n| join(&mut cluster, n)), [true, true, false]);
+    settings.limits.rooms_per_shard = 4;
+    cluster.shards[0].handle_limits(&settings);
+    assert_eq!([3, 4, 5].map(|n| join(&mut cluster, n)), [true, true, false]);
+    settings.limits.rooms_per_shard = 1;
+    cluster.shards[0].handle_limits(&settings);
+    assert_eq!([1, 4, 5].map(|n| join(&mut cluster, n)), [true, true, false], "rooms that are known stay");
 }

@@ -3,7 +3,7 @@
 
 mod rules_support;
 
-use ringroom::chat::{Flow, RateRules};
+use ringroom::chat::{Flow, Grant, RateRules, TokenRate};
 use ringroom::config::RateMode;
 use rules_support::{Cluster, Who};
 
@@ -108,4 +108,64 @@ fn in_mode_reject_it_is_told_when_to_come_back() {
     assert_eq!((told[0]["id"].as_u64(), told[0]["retry_after_ms"].as_u64()), (Some(4), Some(100)));
     cluster.pass(100);
     assert_eq!(cluster.hear(alice, LEAVE)[0]["type"], "left");
+}
+
+fn debts(cluster: &Cluster) -> usize {
+    cluster.shards.iter().map(|shard| shard.usage().debts).sum()
+}
+
+#[test]
+fn who_comes_back_finds_the_bucket_as_it_was_left() {
+    let mut cluster = cluster(RateMode::Wait);
+    let mut taken = 0;
+    for _ in 0..20 {
+        let alice = cluster.login("alice", None);
+        while cluster.offer(alice, LEAVE) == Flow::Next {
+            taken += 1;
+        }
+        cluster.close(alice);
+        assert_eq!((cluster.shards[0].usage().users, debts(&cluster), cluster.shards[0].buckets_over()), (0, 1, 0));
+    }
+    assert_eq!(taken, 3, "a burst, and no time has passed");
+    cluster.pass(100);
+    let alice = cluster.login("alice", None);
+    assert_eq!(debts(&cluster), 0, "the user has it again");
+    assert_eq!(cluster.offer(alice, LEAVE), Flow::Next);
+    assert!(matches!(cluster.offer(alice, LEAVE), Flow::Later { .. }), "one token came meanwhile");
+}
+
+#[test]
+fn who_leaves_with_a_full_bucket_leaves_nothing_and_others_only_until_it_is_full() {
+    let mut cluster = cluster(RateMode::Wait);
+    let (alice, bob) = (cluster.login("alice", None), cluster.login("bob", None));
+    cluster.offer(alice, LEAVE);
+    cluster.offer(bob, LEAVE);
+    cluster.pass(100);
+    cluster.close(alice);
+    assert_eq!(debts(&cluster), 0, "full by now");
+    cluster.offer(bob, LEAVE);
+    cluster.offer(bob, LEAVE);
+    cluster.close(bob);
+    assert_eq!(debts(&cluster), 1);
+    cluster.pass(199);
+    assert_eq!(debts(&cluster), 1);
+    cluster.pass(1);
+    assert_eq!(debts(&cluster), 0, "two tokens have come");
+    let silent = cluster.login("silent", None);
+    cluster.close(silent);
+    assert_eq!(debts(&cluster), 0);
+}
+
+#[test]
+fn a_bucket_that_comes_back_under_a_smaller_rate_holds_no_more_than_its_burst() {
+    let mut cluster = cluster(RateMode::Wait);
+    let grant = |burst| Grant { rate: Some(TokenRate { requests_per_s: 10, burst }), ..Grant::default() };
+    let rich = cluster.login_with("alice", None, grant(100));
+    cluster.offer(rich, LEAVE);
+    cluster.close(rich);
+    assert_eq!(cluster.shards[0].buckets_over(), 0);
+    let poor = cluster.login_with("alice", None, grant(2));
+    assert_eq!(cluster.shards[0].buckets_over(), 0);
+    let taken = (0..10).filter(|_| cluster.offer(poor, LEAVE) == Flow::Next).count();
+    assert_eq!(taken, 2);
 }

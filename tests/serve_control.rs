@@ -72,6 +72,14 @@ fn metrics_count_what_happened_on_every_shard() {
 }
 
 #[test]
+fn a_server_that_anybody_can_be_anybody_on_says_so() {
+    let args = ["--shards", "1", "--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0", "--insecure-open"];
+    let server = Server::start_with(&args, "", "true");
+    assert_eq!(total(&get(server.admin(), "/metrics").body, "ringroom_insecure_open", ""), 1.0);
+    server.stop().assert_clean();
+}
+
+#[test]
 fn names_and_bodies_never_reach_the_metrics() {
     let server = start(1, "");
     let mut client = Client::member(server.address(), "plantedUser", "plantedRoom");

@@ -1,4 +1,4 @@
-//! Bad input on real sockets: every kind of it that a stranger can send has a test, here or where it is named.
+//! Bad input on real sockets: kinds of it that strangers are known to send, each with the tests that send it, here or where they are named.
 //!
 //! | what a client does | tests |
 //! |---|---|

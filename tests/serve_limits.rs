@@ -1,4 +1,4 @@
-//! Every limit of a client is reached here, or in the test that is named, and tells its code.
+//! Limits that a client can meet, what it is told there, and the test that reaches each: here, or in the file that is named.
 //!
 //! | what | key | at the limit | seen by |
 //! |---|---|---|---|
@@ -78,7 +78,9 @@ fn strangers_have_a_number_of_bytes_of_their_own() {
     // A login behind it: what ann has sent is kept by then.
     Client::login(server.address(), "carol").sync();
     bob.raw(&second[..second.len() - 1]);
-    assert_bye(&bob.bye(), 503, "overloaded");
+    let bye = bob.bye();
+    assert_bye(&bye, 503, "overloaded");
+    assert!(bye["retry_after_ms"].as_u64() > Some(0), "{bye}");
     ann.raw(&first[first.len() - 1..]);
     ann.expect("welcome");
     Client::login(server.address(), "bob").sync();

@@ -64,6 +64,18 @@ impl Bucket {
         *self != Self::FULL && u64::from(self.level) > u64::from(rules.burst) * u64::from(TOKEN)
     }
 
+    /// When it is full, milliseconds of the monotonic clock; `None` when it is by now.
+    pub(super) fn full_at(&mut self, now_ms: u64, rules: &RateRules) -> Option<u64> {
+        self.look(now_ms, rules.burst, rules).err()
+    }
+
+    /// The user has another rate from now on: what is above its burst goes.
+    pub(super) fn hold_to(&mut self, rules: &RateRules) {
+        if *self != Self::FULL && !planted(Mutation::OverfillBucket) {
+            self.level = self.level.min(rules.burst * TOKEN);
+        }
+    }
+
     /// Takes the tokens that were seen.
     pub(super) fn take(&mut self, tokens: u32) {
         self.level = self.level.checked_sub(tokens * TOKEN).expect("the tokens were seen");

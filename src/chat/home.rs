@@ -56,6 +56,7 @@ impl Shard {
         match envelope {
             Envelope::Join { parcel, origin, place, again, watch, replay } => {
                 let home = self.home_join(&parcel, origin.from.shard, place, again, out);
+                self.forget_aged(now, Some(home));
                 self.answer_join(home, origin, place, watch, replay, out);
             }
             Envelope::Leave { parcel, origin, place, counted } => self.home_leave(now, (&parcel, origin), (place, counted), out),
@@ -67,7 +68,7 @@ impl Shard {
             Envelope::Publish { parcel, origin, ephemeral: false, echo, key } => {
                 self.publish(now, Message { key, ..Message::of(parcel, origin, echo) }, out);
             }
-            Envelope::Page { parcel, origin, page } => self.home_page(&parcel, origin, page, out),
+            Envelope::Page { parcel, origin, page } => self.home_page(now, (&parcel, origin), page, out),
             Envelope::Who { parcel, origin } => self.home_who(&parcel, origin, out),
             _ => unreachable!("only requests are judged"),
         }
@@ -150,9 +151,12 @@ impl Shard {
         }
     }
 
-    fn home_page(&mut self, parcel: &Parcel, origin: Origin, page: Page, out: &mut Effects) {
+    fn home_page(&mut self, now: Now, asked: (&Parcel, Origin), page: Page, out: &mut Effects) {
+        let (parcel, origin) = asked;
         let room = parcel.room();
-        let (messages, more) = self.page(self.homes.find(self.hash(room), room), page);
+        let home = self.homes.find(self.hash(room), room);
+        self.forget_aged(now, home);
+        let (messages, more) = self.page(home, page);
         let payload = self.encode(&Outgoing::History { id: origin.id, room, messages: &messages, more });
         self.answer(origin, payload, out);
     }

@@ -63,7 +63,7 @@ impl Login {
 
 impl Shard {
     /// A checked `hello` has arrived on its user's shard: `welcome`, or `bye`. `public_id` is what the client reads as `session`.
-    pub fn handle_login(&mut self, session: SessionId, login: Login, public_id: u64, out: &mut Effects) {
+    pub fn handle_login(&mut self, now: Now, session: SessionId, login: Login, public_id: u64, out: &mut Effects) {
         let name = login.user.as_str();
         let hash = self.hash(name);
         let Some(user) = self.users.find_or_add(hash, name) else {
@@ -74,14 +74,14 @@ impl Shard {
             self.replace_device(user, device, out);
         }
         if self.users.get(user).sessions.len() >= self.rules.sessions_per_user_max {
-            self.users.release(user);
+            self.release_user(now, user);
             out.push(Effect::Close { session, reason: Reason::TooManySessions, message: None });
             return;
         }
         let owner = self.users.get_mut(user);
         owner.sessions.push(session);
         owner.living += 1;
-        owner.rate = login.grant.rate;
+        self.users.set_rate(user, login.grant.rate, &self.rules.rate);
         let mut state = Session::new(session, user, login.device);
         (state.rights, state.expires_at) = (login.grant.rights, login.grant.expires_at);
         let before = self.sessions.put(session.slot, state);
@@ -93,7 +93,9 @@ impl Shard {
             Some(_) => Replay::Since(Since::Unknown, None),
         };
         // The inbox's home is this shard, so what is retained and what comes live meet without a gap.
-        let replayed = self.replay(self.inbox_of(user), replay);
+        let inbox = self.inbox_of(user);
+        self.forget_aged(now, inbox);
+        let replayed = self.replay(inbox, replay);
         self.welcome(session, public_id, &replayed, out);
         for payload in replayed.pieces {
             out.queue(session, payload);
@@ -112,7 +114,7 @@ impl Shard {
         let user = self.users.get_mut(state.user);
         user.sessions.retain(|s| *s != session);
         user.living -= 1;
-        self.users.release(state.user);
+        self.release_user(now, state.user);
         self.settle(now, out);
     }
 
@@ -146,7 +148,7 @@ impl Shard {
         let state = self.session_mut(session).expect("looked up above");
         (state.rights, state.expires_at) = (grant.rights, grant.expires_at);
         let user = state.user;
-        self.users.get_mut(user).rate = grant.rate;
+        self.users.set_rate(user, grant.rate, &self.rules.rate);
         self.welcome_again(session, out);
         let left = self.leave_forbidden(session, out);
         if !left {
@@ -158,6 +160,10 @@ impl Shard {
         }
         self.settle(now, out);
         left
+    }
+
+    pub(super) fn release_user(&mut self, now: Now, user: crate::ids::Key) {
+        self.users.release(now.mono_ms(), user, &self.rules.rate);
     }
 
     fn belongs_to(&self, session: SessionId, user: &UserName, out: &mut Effects) -> bool {

@@ -336,6 +336,9 @@ impl Shard {
     }
 
     fn new_place(&mut self, room: &str, hash: u64) -> Option<Key> {
+        if self.places.len() >= self.rules.places_max as usize {
+            return None;
+        }
         self.places
             .insert(Place {
                 name: room.into(),

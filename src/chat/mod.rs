@@ -9,6 +9,7 @@
 //! envelopes even when they are one shard, through the same code.
 
 mod bucket;
+mod debts;
 mod dedup;
 mod effect;
 mod history;

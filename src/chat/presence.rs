@@ -42,7 +42,8 @@ pub(super) struct Absence {
     user: u32,
     /// When it went, in the room's list too: who goes again meanwhile has a newer one.
     stamp: u32,
-    due_ms: u64,
+    /// When it went, milliseconds of the monotonic clock; how long that may last is asked when the time has come.
+    went_ms: u64,
 }
 
 impl Shard {
@@ -116,27 +117,28 @@ impl Shard {
             return;
         }
         if state.shards.is_empty() {
-            return self.forget_users(home);
+            return self.forget_users(now, home);
         }
         let waits = parting == Parting::Silent && self.rules.absence_ms > 0 && self.absences.len() < self.rules.absences_max;
         if waits && self.tells(home) {
             let stamp = low(now.mono_ms()) >> 1;
             let state = self.homes.get_mut(home).expect("found by the caller");
             state.users.insert(key.slot, Presence::absent(stamp));
-            self.absences.push_back(Absence { home, user: key.slot, stamp, due_ms: now.mono_ms() + self.rules.absence_ms });
+            self.absences.push_back(Absence { home, user: key.slot, stamp, went_ms: now.mono_ms() });
         } else {
-            self.remove_user(home, key, out);
+            self.remove_user(now, home, key, out);
         }
     }
 
     /// The time has come for users that have not come back.
     pub(super) fn expire_absences(&mut self, now: Now, out: &mut Effects) {
-        while let Some(absence) = self.absences.front().filter(|absence| absence.due_ms <= now.mono_ms()) {
+        let absence_ms = self.rules.absence_ms;
+        while let Some(absence) = self.absences.front().filter(|absence| absence.went_ms + absence_ms <= now.mono_ms()) {
             let Absence { home, user, stamp, .. } = *absence;
             self.absences.pop_front();
             let presence = self.homes.get(home).and_then(|state| state.users.get(&user));
             if presence == Some(&Presence::absent(stamp)) {
-                self.remove_user(home, self.users.key_at(user), out);
+                self.remove_user(now, home, self.users.key_at(user), out);
             } else if presence.is_some() && planted(Mutation::ForgetReturn) {
                 let name = self.users.name_at(user).to_owned();
                 self.tell(home, &name, MemberEvent::Leave, out);
@@ -144,21 +146,21 @@ impl Shard {
         }
     }
 
-    fn remove_user(&mut self, home: Key, key: Key, out: &mut Effects) {
+    fn remove_user(&mut self, now: Now, home: Key, key: Key, out: &mut Effects) {
         self.homes.get_mut(home).expect("found by the caller").users.remove(&key.slot);
         let name = UserName::parse(self.users.name(key)).expect("a user's name was checked at login");
         self.tell(home, name.as_str(), MemberEvent::Leave, out);
         self.users.get_mut(key).rooms -= 1;
-        self.users.release(key);
+        self.release_user(now, key);
     }
 
     /// The room's last session has gone: whoever is still counted is so for nobody.
-    fn forget_users(&mut self, home: Key) {
+    fn forget_users(&mut self, now: Now, home: Key) {
         let users = std::mem::take(&mut self.homes.get_mut(home).expect("found by the caller").users);
         for slot in users.into_keys() {
             let key = self.users.key_at(slot);
             self.users.get_mut(key).rooms -= 1;
-            self.users.release(key);
+            self.release_user(now, key);
         }
     }
 

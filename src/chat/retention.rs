@@ -25,6 +25,8 @@ const ROOM_COST: usize = 512;
 const KEYED_ROOMS_PER_KEY: usize = 2;
 /// The same when the budget is used up.
 const KEYED_ROOMS_WHEN_FULL: usize = 64;
+/// Homes that are looked at in one tick for messages that are too old.
+const HOMES_PER_TICK: u32 = 256;
 /// Bytes of a `history` answer beside its messages.
 const PAGE_BYTES_BESIDES: usize = 256;
 
@@ -55,6 +57,8 @@ pub(super) struct Retention {
     /// Rooms were forgotten whole up to here.
     pub(super) through: Position,
     pub(super) evicted_rooms: u64,
+    /// Slot of the home that is looked at next for messages that are too old.
+    hand: u32,
     /// Rooms that remember keys, each once, and what those keys cost.
     keyed: VecDeque<Key>,
     pub(super) keys_cost: usize,
@@ -165,19 +169,56 @@ impl Shard {
         }
     }
 
-    /// Forgets rooms whose newest message is too old.
+    /// Forgets what is too old: rooms whose newest message is, and, some rooms at a time, the messages of all others.
     pub(super) fn expire_history(&mut self, now: Now) {
-        let too_old = now.unix_ms.saturating_sub(self.rules.retention.age_ms);
-        while let Some(oldest) = self.retention.oldest {
-            if self.homes.get(oldest).expect("listed").at.ms >= too_old {
-                return;
-            }
-            self.forget_oldest();
+        let too_old = self.too_old(now);
+        while let Some(oldest) = self.retention.oldest
+            && self.homes.get(oldest).expect("listed").at.ms < too_old
+        {
+            self.forget_history(oldest);
+        }
+        if self.retention.oldest.is_none() {
+            return;
+        }
+        for _ in 0..HOMES_PER_TICK.min(self.homes.slots()) {
+            let home = self.homes.key_at(self.retention.hand);
+            self.retention.hand = (self.retention.hand + 1) % self.homes.slots();
+            self.forget_aged(now, home);
         }
     }
 
+    /// Forgets messages of one room that are too old: nobody is sent them any longer. A room that only retained them is gone after it.
+    pub(super) fn forget_aged(&mut self, now: Now, home: Option<Key>) {
+        let too_old = self.too_old(now);
+        let Some((home, state)) = home.and_then(|home| Some((home, self.homes.get_mut(home)?))) else { return };
+        let newest = state.at.ms;
+        let Some(history) = state.history.as_mut().filter(|history| history.oldest().is_some_and(|oldest| oldest.ms < too_old)) else {
+            return;
+        };
+        if newest < too_old {
+            return self.forget_history(home);
+        }
+        let before = history.cost();
+        while history.oldest().is_some_and(|oldest| oldest.ms < too_old) {
+            state.complete_after = history.pop().expect("there is an oldest one");
+        }
+        history.shrink();
+        self.retention.cost -= before - history.cost();
+    }
+
+    /// Messages before this moment of the log are forgotten.
+    fn too_old(&self, now: Now) -> u64 {
+        now.unix_ms.saturating_sub(self.rules.retention.age_ms)
+    }
+
     fn forget_oldest(&mut self) {
-        let Some(home) = self.retention.oldest else { return };
+        if let Some(home) = self.retention.oldest {
+            self.forget_history(home);
+        }
+    }
+
+    /// Forgets the history of a room that has one.
+    fn forget_history(&mut self, home: Key) {
         self.unlink(home);
         let state = self.homes.get_mut(home).expect("listed");
         self.retention.cost -= cost_of(state);

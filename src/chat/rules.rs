@@ -82,6 +82,8 @@ impl Rules {
         self.heartbeat_ms = fresh.heartbeat_ms;
         self.announced = fresh.announced;
         self.sessions_per_user_max = fresh.sessions_per_user_max;
+        self.places_max = fresh.places_max;
+        self.absence_ms = fresh.absence_ms;
         self.rate = fresh.rate;
         (self.log_ms, self.hold_ms) = (fresh.log_ms, fresh.hold_ms);
     }

@@ -69,6 +69,8 @@ pub struct Counts {
 pub struct Usage {
     pub sessions: usize,
     pub users: usize,
+    /// Users that have gone and whose buckets are not yet full again.
+    pub debts: usize,
     pub places: usize,
     pub homes: usize,
     pub appends: usize,
@@ -152,7 +154,7 @@ impl Shard {
             names: Homes::new(rules.hash_seeds, rules.shards),
             sessions: Parallel::default(),
             users: Users::new(most),
-            places: NamedSlab::new(rules.places_max),
+            places: NamedSlab::new(most),
             homes: NamedSlab::new(most),
             pending: Slab::new(rules.appends_max),
             peers,
@@ -190,6 +192,7 @@ impl Shard {
         Usage {
             sessions: self.sessions.len(),
             users: self.users.len(),
+            debts: self.users.debts(),
             places: self.places.len(),
             homes: self.homes.len(),
             appends: self.pending.len(),
@@ -395,18 +398,19 @@ impl Shard {
         self.peers[to.index()].queued = u32::try_from(queued).unwrap_or(u32::MAX);
     }
 
-    /// Deadlines of appends and deferred `send`s, and another try for what waits.
+    /// Deadlines of appends and deferred `send`s, another try for what waits, and what it is time to forget. Worth its while whenever the shard is awake.
     pub fn handle_tick(&mut self, now: Now, out: &mut Effects) {
         if !self.pending.is_empty() {
             self.expire_appends(now, out);
         }
         self.retry_deferred(now, out);
         self.expire_history(now);
+        self.users.expire_debts(now.mono_ms());
         self.expire_absences(now, out);
         self.settle(now, out);
     }
 
-    /// Something waits for a deadline or for room in a queue: call [`Shard::handle_tick`] again soon.
+    /// Something waits for a deadline or for room in a queue: wake for [`Shard::handle_tick`] soon. What is only to be forgotten wakes nobody.
     pub fn wants_tick(&self) -> bool {
         !self.pending.is_empty() || self.deferred > 0 || !self.absences.is_empty()
     }

@@ -1,10 +1,11 @@
 //! Users known to a shard: its own, with their sessions, and others that are members of rooms whose home it is.
 //!
-//! A user stays as long as it is referred to: by a session or by a room's list of members.
+//! A user stays as long as it is referred to: by a session or by a room's list of members. What it owes to its rate stays longer ([`Debts`]).
 
 use smallvec::SmallVec;
 
 use super::bucket::{Bucket, RateRules};
+use super::debts::{Debt, Debts};
 use super::named::{Named, NamedSlab, ShortText};
 use super::rights::TokenRate;
 use crate::ids::{Key, Position, SessionId};
@@ -45,16 +46,20 @@ impl User {
     }
 }
 
+/// Users that have gone with a bucket that is not full. About 100 bytes each; above it the one that is full first is forgotten.
+const DEBTS_MAX: usize = 65_536;
+
 const _: () = assert!(size_of::<User>() <= 112, "one for each session, mostly");
 
 #[derive(Debug)]
 pub(super) struct Users {
     users: NamedSlab<User>,
+    debts: Debts,
 }
 
 impl Users {
     pub(super) fn new(users_max: u32) -> Self {
-        Self { users: NamedSlab::new(users_max) }
+        Self { users: NamedSlab::new(users_max), debts: Debts::new(DEBTS_MAX) }
     }
 
     pub(super) fn find(&self, hash: u64, name: &str) -> Option<Key> {
@@ -66,14 +71,15 @@ impl Users {
         if let Some(key) = self.users.find(hash, name) {
             return Some(key);
         }
+        let debt = self.debts.take(hash);
         let user = User {
             name: ShortText::of(name),
             hash,
             rooms: 0,
             living: 0,
             sessions: SmallVec::new(),
-            bucket: Bucket::FULL,
-            rate: None,
+            bucket: debt.map_or(Bucket::FULL, |debt| debt.bucket),
+            rate: debt.and_then(|debt| debt.rate),
             inbox_at: Position::default(),
         };
         self.users.insert(user).ok()
@@ -100,12 +106,37 @@ impl Users {
         self.users.key_at(slot).expect("a room's member is a living user")
     }
 
-    /// Forgets the user if nothing refers to it any longer.
-    pub(super) fn release(&mut self, key: Key) {
-        let user = self.get(key);
-        if user.rooms == 0 && user.living == 0 {
-            self.users.remove(key);
+    /// Forgets the user if nothing refers to it any longer, but for what it owes.
+    pub(super) fn release(&mut self, now_ms: u64, key: Key, rules: &RateRules) {
+        let user = self.get_mut(key);
+        if user.rooms > 0 || user.living > 0 {
+            return;
         }
+        let (hash, rate) = (user.hash, user.rate);
+        let full_ms = user.bucket.full_at(now_ms, &user.rate(rules));
+        let bucket = user.bucket;
+        self.users.remove(key);
+        if let Some(full_ms) = full_ms {
+            self.debts.expire(now_ms);
+            self.debts.put(hash, Debt { bucket, rate, full_ms });
+        }
+    }
+
+    /// The newest token of the user says how fast it may ask.
+    pub(super) fn set_rate(&mut self, key: Key, rate: Option<TokenRate>, rules: &RateRules) {
+        let user = self.get_mut(key);
+        user.rate = rate;
+        let rate = user.rate(rules);
+        user.bucket.hold_to(&rate);
+    }
+
+    /// Forgets what users that have gone owed until now.
+    pub(super) fn expire_debts(&mut self, now_ms: u64) {
+        self.debts.expire(now_ms);
+    }
+
+    pub(super) fn debts(&self) -> usize {
+        self.debts.len()
     }
 
     pub(super) fn buckets_over(&self, rules: &RateRules) -> usize {

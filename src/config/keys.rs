@@ -289,8 +289,8 @@ pub(super) const KEYS: &[KeySpec] = &[
     KeySpec {
         section: "limits",
         name: "join_ms",
-        meaning: "Milliseconds that a `join` may wait for its room's shard or for its position.",
-        cost: "requests behind a join that gets no answer wait longer.",
+        meaning: "Milliseconds that a `join` may wait for the way to its room's shard, or, when it wants messages from before, for the answers to what its session asked earlier; then 503.",
+        cost: "requests behind a join that finds no way wait longer.",
         slot: |s| number(&mut s.limits.join_ms, 100..=600_000),
     },
     KeySpec {

@@ -400,7 +400,7 @@ impl<S> Core<S> {
         self.check_no_later(key, check_ms);
         self.want_rearm(key);
         self.counters.logins.add(1);
-        self.chat.handle_login(key, login, public_id, &mut self.effects);
+        self.chat.handle_login(self.now, key, login, public_id, &mut self.effects);
         if self.chat.public_id(key).is_none() {
             // Not let in: its `bye` is among the effects.
             self.directory.remove(public_id);

@@ -197,7 +197,9 @@ impl<S> Core<S> {
     /// The last object, above every mark. Without room for it the connection closes without it.
     fn queue_bye(&mut self, key: Key, reason: Reason, ending: Ending) {
         let mut out = BytesMut::with_capacity(256);
-        encode::frame(&Outgoing::Bye { reason, message: ending.message, retry_after_ms: ending.retry_after_ms }, &mut out);
+        // Whose end is the server's doing may come back, and not with all others at once.
+        let retry_after_ms = ending.retry_after_ms.or_else(|| (reason.code() == 503).then(|| self.retry_ms(key.slot)));
+        encode::frame(&Outgoing::Bye { reason, message: ending.message, retry_after_ms }, &mut out);
         let Ok(frame) = self.frames.insert(out.freeze()) else { return };
         let len = self.frames.len_of(frame);
         let connection = self.connections.get_mut(key).expect("found by the caller");

@@ -31,7 +31,7 @@ const SLEEP_NS_MAX: u64 = 1_000_000_000;
 const OUTBOX_RETRY_NS: u64 = 500_000;
 /// Gather buffers that an idle shard keeps.
 const GATHERS_KEPT: usize = 16;
-/// `retry_after_ms` of a drain is spread over this.
+/// `retry_after_ms` of a 503 that names no other time is spread over this.
 const RETRY_MS: u64 = 500;
 const RETRY_SPREAD_MS: u64 = 5_000;
 
@@ -153,10 +153,8 @@ impl<I: Io> Reactor<I> {
             return;
         }
         self.core.ticked_ns = now_ns;
-        if self.core.chat.wants_tick() {
-            self.core.chat.handle_tick(self.core.now, &mut self.core.effects);
-            self.core.settle();
-        }
+        self.core.chat.handle_tick(self.core.now, &mut self.core.effects);
+        self.core.settle();
         self.core.watch_budget();
         self.core.settle();
         self.publish();
@@ -337,12 +335,11 @@ impl<S> Core<S> {
     fn say_bye(&mut self) {
         for slot in 0..self.connections.slots() {
             let Some(key) = self.connections.key_at(slot) else { continue };
-            let ending = Ending { retry_after_ms: Some(self.retry_ms(slot)), ..Ending::said(Reason::Draining, None) };
-            self.end_and_settle(key, ending);
+            self.end_and_settle(key, Ending::said(Reason::Draining, None));
         }
     }
 
-    /// When a client may come back after a drain: each at another time.
+    /// When a client may come back that was sent away with 503: each at another time.
     pub(super) fn retry_ms(&self, slot: u32) -> u64 {
         let spread = (u64::from(slot) * 64 + u64::from(self.shard.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
         RETRY_MS + spread % RETRY_SPREAD_MS

@@ -16,7 +16,7 @@ pub struct Args {
     /// Address to listen on, like 127.0.0.1:7777 or [::1]:7777; may be given several times [default: 127.0.0.1:7777]
     #[arg(long, value_name = "ADDR", value_parser = config::parse_address)]
     pub listen: Vec<SocketAddr>,
-    /// Shards, each a thread on a CPU of its own [default: one per available CPU; with more than CPUs, none is pinned]
+    /// Shards, each a thread on a CPU of its own [default: one per available CPU, or per CPU of --cpus; more than this process may use: none is pinned; more than --cpus names: refused]
     #[arg(long, value_name = "N")]
     pub shards: Option<usize>,
     /// CPUs to pin the shards to, in this order, like 0-3,6 [default: all this process may use]

@@ -82,7 +82,7 @@ impl Cluster {
         self.next += 1;
         let login = Login { user: UserName::parse(user).unwrap(), device: None, inbox: inbox.map(WirePosition::parse), grant };
         let mut out = Effects::default();
-        self.shards[usize::from(home)].handle_login(id, login, u64::from(id.slot), &mut out);
+        self.shards[usize::from(home)].handle_login(self.now, id, login, u64::from(id.slot), &mut out);
         self.carry_out(home.into(), out);
         self.run();
         (home, id)

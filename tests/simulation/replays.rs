@@ -47,7 +47,16 @@ pub(crate) struct Replay {
     said: Said,
     /// Rooms had been forgotten whole by the time the answer was read.
     forgetful: bool,
+    /// What the wall clock said by then.
+    read_ms: u64,
     seen: Vec<(Place, MessageId)>,
+}
+
+impl Replay {
+    /// No later moment can have counted for what was still retained.
+    fn until_ms(&self) -> u64 {
+        self.said.at.ms.max(self.read_ms)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +86,8 @@ pub(crate) struct Page {
     pub(crate) more: bool,
     pub(crate) seen: Vec<(Place, MessageId)>,
     pub(crate) forgetful: bool,
+    /// What the wall clock said when the answer was read.
+    pub(crate) read_ms: u64,
 }
 
 type Order<'a> = &'a [(Place, MessageId)];
@@ -96,7 +107,7 @@ impl Truth {
             return Err(format!("{said:?} answers {wish:?}"));
         }
         let forgetful = self.evictions > 0;
-        self.replays.push(Replay { session, room: room.to_owned(), wish, said, forgetful, seen: Vec::new() });
+        self.replays.push(Replay { session, room: room.to_owned(), wish, said, forgetful, read_ms: self.wall_ms, seen: Vec::new() });
         Ok(self.replays.len() - 1)
     }
 
@@ -156,7 +167,7 @@ impl Truth {
         same_beginning(&order[order.len() - count..], &replay.seen, whole)?;
         // One more than came would have fitted, and was certainly retained.
         let more = &order[order.len() - newest.min(order.len()).min(count + 1)..];
-        if more.len() > count && self.is_retained(more, replay.said.at, replay.forgetful) && self.bytes(more) < REPLAY_BYTES_MAX {
+        if more.len() > count && self.is_retained(more, replay.until_ms(), replay.forgetful) && self.bytes(more) < REPLAY_BYTES_MAX {
             return Err(format!("only {count} of the newest {newest} were replayed"));
         }
         Ok(())
@@ -167,14 +178,14 @@ impl Truth {
         let due = &order[order.partition_point(|(at, _)| *at <= place)..];
         let unknown = place > replay.said.at;
         let many = due.len() > REPLAY_MESSAGES_MAX || self.bytes(due) > REPLAY_BYTES_MAX;
-        if unknown || many || !self.is_retained(due, replay.said.at, replay.forgetful) {
+        if unknown || many || !self.is_retained(due, replay.until_ms(), replay.forgetful) {
             return Ok(());
         }
         Err(format!("not recovered from {place:?}, though all {} messages behind it are retained", due.len()))
     }
 
     fn judge_page(&self, page: &Page, order: Order<'_>) -> Result<(), String> {
-        let Page { question, seen, more, forgetful, .. } = page;
+        let Page { question, seen, more, forgetful, read_ms, .. } = page;
         let Some(((first, _), (last, _))) = seen.first().zip(seen.last()) else {
             return self.judge_empty_page(page, order);
         };
@@ -183,7 +194,8 @@ impl Truth {
             return Err(format!("a page with a hole: {:?}", order.get(start..start + seen.len())));
         }
         let (older, newer) = (&order[..start], &order[start + seen.len()..]);
-        let retained = |messages: Order<'_>| self.is_retained(messages, order.last().map_or(*last, |(at, _)| *at), *forgetful);
+        let retained =
+            |messages: Order<'_>| self.is_retained(messages, order.last().map_or(*last, |(at, _)| *at).ms.max(*read_ms), *forgetful);
         match question.range {
             Range::BeforeElsewhere => return Err("a page before another life of the log".into()),
             Range::Newest if question.known.is_some_and(|known| known > *last) && retained(&order[start..]) => {
@@ -215,7 +227,7 @@ impl Truth {
     }
 
     fn judge_empty_page(&self, page: &Page, order: Order<'_>) -> Result<(), String> {
-        let Page { question, more, forgetful, .. } = page;
+        let Page { question, more, forgetful, read_ms, .. } = page;
         if *more {
             return Err("an empty page with more".into());
         }
@@ -230,17 +242,17 @@ impl Truth {
         let newest = order.last().map_or(known, |(at, _)| *at);
         let behind = side.first().map_or(order.len(), |(first, _)| order.partition_point(|(at, _)| at < first));
         let messages = if matches!(question.range, Range::After(_)) { &order[behind..] } else { &order[side.len().saturating_sub(1)..] };
-        if there && self.is_retained(messages, newest, *forgetful) {
+        if there && self.is_retained(messages, newest.ms.max(*read_ms), *forgetful) {
             Err("an empty page of a room that retains some".into())
         } else {
             Ok(())
         }
     }
 
-    /// Whether a room certainly still had all of `messages`, its newest ones up to `until`.
-    fn is_retained(&self, messages: Order<'_>, until: Place, forgetful: bool) -> bool {
+    /// Whether a room certainly still had all of `messages`, its newest ones, at this time of the wall clock.
+    fn is_retained(&self, messages: Order<'_>, until_ms: u64, forgetful: bool) -> bool {
         let Retained { messages_max, bytes_max, age_ms, shard_is_small } = self.retained;
-        let aged = messages.first().is_some_and(|(oldest, _)| oldest.ms.saturating_add(age_ms) <= until.ms);
+        let aged = messages.first().is_some_and(|(oldest, _)| oldest.ms.saturating_add(age_ms) <= until_ms);
         !forgetful && !shard_is_small && !aged && messages.len() <= messages_max && self.bytes(messages) <= bytes_max
     }
 
@@ -313,7 +325,7 @@ mod tests {
             let mut truth = truth_of_five();
             let question = Question { room: "r".into(), range, limit: 2, known: Some(at(5)) };
             let seen = seen.iter().map(|id| (at(id + 1), *id)).collect();
-            truth.pages.push(Page { session: 1, question, more, seen, forgetful: false });
+            truth.pages.push(Page { session: 1, question, more, seen, forgetful: false, read_ms: 0 });
             truth.judge_replays()
         };
         assert_eq!(page(Range::Newest, &[3, 4], true), Ok(()));

@@ -513,7 +513,7 @@ impl Session {
             seen.push((at, id));
         }
         let forgetful = context.truth.evictions > 0;
-        context.truth.pages.push(Page { session: self.number, question, more, seen, forgetful });
+        context.truth.pages.push(Page { session: self.number, question, more, seen, forgetful, read_ms: context.truth.wall_ms });
         Ok(())
     }
 

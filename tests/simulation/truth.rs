@@ -81,6 +81,8 @@ pub(crate) struct Truth {
     pub(crate) retained: Retained,
     /// Rooms that the server has forgotten whole so far.
     pub(crate) evictions: u64,
+    /// What the shards' wall clock says.
+    pub(crate) wall_ms: u64,
 }
 
 /// Rule 6 of protocol.md.

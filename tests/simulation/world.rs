@@ -376,6 +376,7 @@ impl World {
     fn turn(&mut self, shard: ShardId) -> Verdict {
         let stepped = self.server.step(shard)?;
         self.truth.evictions = self.server.evictions();
+        self.truth.wall_ms = self.kernel.now().unix_ms;
         self.look_at(shard);
         for connection in self.kernel.take_cancelled() {
             self.speak_into_the_cancel(connection);
