@@ -11,7 +11,7 @@ use super::connection::{Connection, Phase, Unread, Waits};
 use super::counters::{Counters, Ended, Shared};
 use super::crowd::Crowd;
 use super::errand::Errands;
-use super::overload::Sheds;
+use super::overload::{Behind, Lists, Sheds};
 use super::publish::{HighWater, Probe};
 use super::verdict::{Asked, TokenLogin};
 use super::{Control, Parts, Report};
@@ -108,6 +108,10 @@ pub(super) struct Core<S> {
     #[allow(clippy::vec_box, reason = "connections hold them boxed")]
     pub(super) spare: Vec<Box<Unread>>,
     pub(super) sheds: Sheds,
+    /// `send`s are refused because what was sent waits too long.
+    pub(super) late: bool,
+    pub(super) behind: Behind,
+    pub(super) lists: Lists,
     pub(super) drain: Drain,
     /// When the rules last looked at their own deadlines.
     pub(super) ticked_ns: u64,
@@ -165,6 +169,9 @@ impl<S> Core<S> {
             stranger_bytes: 0,
             spare: Vec::new(),
             sheds: Sheds::Nothing,
+            late: false,
+            behind: Behind::new(now.mono_ms()),
+            lists: Lists::new(now.mono_ns),
             drain: Drain::No,
             ticked_ns: now.mono_ns,
             warned_transport: false,

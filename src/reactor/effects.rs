@@ -132,6 +132,7 @@ impl<S> Core<S> {
         if !connection.slow && connection.queued_bytes as usize > self.settings.queues.soft_mark_bytes {
             connection.slow = true;
             self.marks.push((session, true));
+            self.behind.over(session);
         }
         if connection.sending {
             // The next send is bulk if all it carries is.
@@ -153,8 +154,10 @@ impl<S> Core<S> {
         connection.bulk = bulk;
         if bulk {
             self.bulk.push_back(key);
+            self.lists.bulk.enter(self.now.mono_ns);
         } else {
             self.interactive.push_back(key);
+            self.lists.interactive.enter(self.now.mono_ns);
         }
     }
 

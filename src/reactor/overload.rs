@@ -3,6 +3,14 @@
 //! Work that is ready when a turn begins has waited at most as long as the turn before it took. When even the shortest of those times over a whole
 //! window is above the target, the shard can't keep up: first new connections are turned away, and if that is not enough, `send`s are refused.
 //! One quick turn ends it, since then a queue has been emptied.
+//!
+//! Turns may be quick and the shard behind all the same, because a turn makes so many sends and one per session: the rest waits in lists, and in the
+//! sessions' queues. So the wait in the lists counts as well ([`Lists`]), and a session whose queue is over the soft mark although its socket takes whatever it is given ([`Behind`]) is no slow reader, the shard is a slow writer:
+//! then `send`s are refused at once, long before such a queue reaches the hard mark and its reader would have to go.
+
+use super::connection::Phase;
+use super::core::Core;
+use crate::ids::Key;
 
 /// Work may wait this long.
 const TARGET_NS: u64 = 5_000_000;
@@ -17,6 +25,121 @@ pub enum Sheds {
     Nothing,
     Connections,
     ConnectionsAndSends,
+}
+
+/// A session may wait so long for its send; longer, and for a whole [`LISTS_WINDOW_NS`], and `send`s are refused. Well above a room of 10,000 being sent
+/// to once, well below what people notice.
+const LISTS_TARGET_NS: u64 = 25_000_000;
+const LISTS_WINDOW_NS: u64 = 50_000_000;
+
+/// How long the lists of sends make a session wait: one place in each is followed from its entry to its end.
+#[derive(Debug, Default)]
+pub(super) struct ListAge {
+    entered: u64,
+    left: u64,
+    /// Which entry, and since when.
+    followed: Option<(u64, u64)>,
+    /// What the one before had waited.
+    waited_ns: u64,
+}
+
+impl ListAge {
+    pub(super) fn enter(&mut self, now_ns: u64) {
+        self.entered += 1;
+        if self.followed.is_none() {
+            self.followed = Some((self.entered, now_ns));
+        }
+    }
+
+    pub(super) fn leave(&mut self, now_ns: u64) {
+        self.left += 1;
+        if let Some((_, since_ns)) = self.followed.filter(|(entry, _)| *entry == self.left) {
+            self.waited_ns = now_ns.saturating_sub(since_ns);
+            self.followed = None;
+        }
+    }
+
+    /// What a session waits now, as far as is known; an empty list makes nobody wait.
+    fn now_ns(&mut self, now_ns: u64) -> u64 {
+        if self.entered == self.left {
+            self.waited_ns = 0;
+        }
+        let so_far = self.followed.map_or(0, |(_, since_ns)| now_ns.saturating_sub(since_ns));
+        self.waited_ns.max(so_far)
+    }
+}
+
+/// Whether the lists have been too slow for long.
+#[derive(Debug)]
+pub(super) struct Lists {
+    pub(super) interactive: ListAge,
+    pub(super) bulk: ListAge,
+    /// When the wait was last within the target.
+    good_ns: u64,
+}
+
+impl Lists {
+    pub(super) fn new(now_ns: u64) -> Self {
+        Self { interactive: ListAge::default(), bulk: ListAge::default(), good_ns: now_ns }
+    }
+
+    fn are_slow(&mut self, now_ns: u64) -> bool {
+        let waits_ns = self.interactive.now_ns(now_ns).max(self.bulk.now_ns(now_ns));
+        if waits_ns <= LISTS_TARGET_NS {
+            self.good_ns = now_ns;
+        }
+        now_ns.saturating_sub(self.good_ns) >= LISTS_WINDOW_NS
+    }
+}
+
+/// Sessions that wait for the shard and not for their clients, for this long, are overload. A burst is sent within less.
+const BEHIND_MS: u64 = 5;
+/// Sessions that are kept to look at: one of them is proof enough.
+const WITNESSES_MAX: usize = 64;
+
+/// Sessions over the soft mark that had nothing in flight for long when they got there.
+#[derive(Debug)]
+pub(super) struct Behind {
+    witnesses: Vec<Key>,
+    since_ms: u64,
+    /// When this turn began and the one before; what was handed to a socket earlier waits for the client.
+    turn_ms: u64,
+    turn_before_ms: u64,
+}
+
+impl Behind {
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self { witnesses: Vec::with_capacity(WITNESSES_MAX), since_ms: now_ms, turn_ms: now_ms, turn_before_ms: now_ms }
+    }
+
+    /// A session's queue has come over the soft mark.
+    pub(super) fn over(&mut self, key: Key) {
+        if self.witnesses.len() < WITNESSES_MAX && !self.witnesses.contains(&key) {
+            self.witnesses.push(key);
+        }
+    }
+}
+
+impl<S> Core<S> {
+    /// A turn begins: whether sessions wait too long for their turn in a list, or still wait for the shard with a queue over the mark. `send`s are refused
+    /// then; new connections are let in, they are not what it is late with.
+    pub(super) fn is_late(&mut self) -> bool {
+        let now_ms = self.now_ms();
+        let lists = self.lists.are_slow(self.now.mono_ns);
+        let behind = &mut self.behind;
+        (behind.turn_before_ms, behind.turn_ms) = (behind.turn_ms, now_ms);
+        if behind.witnesses.is_empty() {
+            behind.since_ms = now_ms;
+            return lists;
+        }
+        let (connections, before_ms) = (&self.connections, behind.turn_before_ms);
+        let waits_for_us = |key: &Key| {
+            let connection = connections.get(*key).filter(|c| c.slow && c.phase == Phase::Open);
+            connection.is_some_and(|c| !c.sending || c.progress_ms >= before_ms)
+        };
+        behind.witnesses.retain(waits_for_us);
+        lists || !behind.witnesses.is_empty() && now_ms >= behind.since_ms + BEHIND_MS
+    }
 }
 
 #[derive(Debug)]
@@ -86,6 +209,26 @@ mod tests {
         assert_eq!(after(&mut age, &mut now_ms, 20, 10), Sheds::Connections);
         assert_eq!(after(&mut age, &mut now_ms, 40, 10), Sheds::ConnectionsAndSends);
         assert_eq!(after(&mut age, &mut now_ms, 1, 4), Sheds::Nothing, "one quick turn has emptied the queue");
+    }
+
+    #[test]
+    fn sessions_that_wait_too_long_in_a_list_shed_sends_until_the_list_is_quick() {
+        let mut lists = Lists::new(0);
+        let mut now_ns = 0;
+        for _ in 0..20 {
+            lists.bulk.enter(now_ns);
+            now_ns += 24 * MS;
+            lists.bulk.leave(now_ns);
+            assert!(!lists.are_slow(now_ns), "slow but bearable");
+        }
+        lists.bulk.enter(now_ns);
+        lists.bulk.enter(now_ns);
+        assert!(!lists.are_slow(now_ns + 49 * MS), "not yet for long");
+        assert!(lists.are_slow(now_ns + 51 * MS));
+        lists.bulk.leave(now_ns + 60 * MS);
+        assert!(lists.are_slow(now_ns + 60 * MS), "one that has waited long tells of those behind it");
+        lists.bulk.leave(now_ns + 61 * MS);
+        assert!(!lists.are_slow(now_ns + 61 * MS), "nobody waits");
     }
 
     #[test]

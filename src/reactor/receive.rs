@@ -8,11 +8,18 @@ use crate::ids::Key;
 use crate::mutation::{Mutation, planted};
 use crate::ring::{Buffer, Completion, Errno, Io};
 
+/// Completions after which what was read so far is delivered into queues. One turn can read more than any queue may hold: those that are full by it have
+/// to be seen before the next requests of their owners are judged.
+const DELIVER_EVERY: usize = 8;
+
 impl<I: Io> Reactor<I> {
     /// Takes at most `budget` completions; `true` when there may be more.
     pub(super) fn reap(&mut self, budget: usize) -> bool {
-        for _ in 0..budget {
+        for taken in 1..=budget {
             let Some(completion) = self.io.reap() else { return false };
+            if taken % DELIVER_EVERY == 0 {
+                self.take_answers();
+            }
             match completion {
                 Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
                 Completion::Received { key, result, more } => self.received(key, result, more),

@@ -33,11 +33,13 @@ impl<I: Io> Reactor<I> {
     fn submit_class(&mut self, class: Class, budget: usize) -> bool {
         let mut sends = 0;
         while sends < budget {
-            let list: &mut VecDeque<Key> = match class {
-                Class::Interactive => &mut self.core.interactive,
-                Class::Bulk => &mut self.core.bulk,
+            let now_ns = self.core.now.mono_ns;
+            let (list, age): (&mut VecDeque<Key>, _) = match class {
+                Class::Interactive => (&mut self.core.interactive, &mut self.core.lists.interactive),
+                Class::Bulk => (&mut self.core.bulk, &mut self.core.lists.bulk),
             };
             let Some(key) = list.pop_front() else { return false };
+            age.leave(now_ns);
             let Some(connection) = self.core.connections.get_mut(key) else { continue };
             let bulk = class == Class::Bulk;
             if !connection.dirty || connection.bulk != bulk {

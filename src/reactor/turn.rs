@@ -62,7 +62,8 @@ impl<I: Io> Reactor<I> {
         self.core.now = self.io.now();
         self.core.counters.turns.add(1);
         self.core.counters.loop_lag.record_us(self.age.turn(self.core.now.mono_ns) / 1_000);
-        self.core.shed_what_is_due(self.age.sheds());
+        let late = self.core.is_late();
+        self.core.shed_what_is_due(self.age.sheds(), late);
         let mut more = self.reap(REAP_MAX);
         more |= self.take_envelopes();
         self.core.take_verdicts();
@@ -161,7 +162,7 @@ impl<I: Io> Reactor<I> {
     }
 
     /// The log's answers, as long as they bring new ones: the embedded log answers at once.
-    fn take_answers(&mut self) {
+    pub(super) fn take_answers(&mut self) {
         loop {
             self.core.log.answers(self.core.now, &mut self.answers);
             if self.answers.is_empty() {
@@ -297,15 +298,15 @@ impl<S> Core<S> {
     }
 
     /// Takes note of what is to be turned away from now on.
-    fn shed_what_is_due(&mut self, sheds: Sheds) {
-        if sheds == self.sheds {
+    fn shed_what_is_due(&mut self, sheds: Sheds, late: bool) {
+        if (sheds, late) == (self.sheds, self.late) {
             return;
         }
-        if self.sheds == Sheds::Nothing {
+        if self.sheds == Sheds::Nothing && !self.late {
             self.counters.overloads.add(1);
         }
-        self.sheds = sheds;
-        self.chat.handle_load(sheds == Sheds::ConnectionsAndSends);
+        (self.sheds, self.late) = (sheds, late);
+        self.chat.handle_load(late || sheds == Sheds::ConnectionsAndSends);
     }
 
     /// Nothing that was read is without its answer, and nothing more is being read.

@@ -121,6 +121,8 @@ pub(crate) struct Context<'a> {
     pub(crate) clock_steps: bool,
     /// Logins need tokens.
     pub(crate) tokens: bool,
+    /// Shards stand still at times.
+    pub(crate) frozen: bool,
     /// Requests above a user's rate are refused.
     pub(crate) rejects: bool,
     /// The log's deadline.
@@ -621,8 +623,8 @@ impl Session {
             // Who has said his last word does not answer pings while his requests wait for their answers.
             "idle" => sins.silent || sins.slow || sins.left || self.stop_talking,
             "slow_consumer" => sins.slow || context.tight || context.narrow,
-            // Nobody had time for the token.
-            "overloaded" => context.tight || context.tokens,
+            // Nobody had time for the token; or a shard stood still for so long that it turned newcomers away when it went on.
+            "overloaded" => context.tight || context.tokens || context.frozen,
             "replaced" => self.device.is_some(),
             "too_many_sessions" => true,
             "draining" => context.draining,

@@ -585,6 +585,7 @@ impl World {
             rejects: self.plan.settings.limits.rate_mode == RateMode::Reject,
             dropping: &self.plan.dropping,
             tight: self.plan.tight,
+            frozen: self.plan.frozen_shards,
             narrow: self.plan.window < 60_000 || self.plan.frozen_shards || self.plan.pause_ns <= 2 * MS,
         };
         let kernel = self.kernel.clone();
