@@ -171,7 +171,7 @@ impl<S> Core<S> {
             sheds: Sheds::Nothing,
             late: false,
             behind: Behind::new(now.mono_ms()),
-            lists: Lists::new(now.mono_ns),
+            lists: Lists::default(),
             drain: Drain::No,
             ticked_ns: now.mono_ns,
             warned_transport: false,

@@ -70,25 +70,22 @@ impl ListAge {
 }
 
 /// Whether the lists have been too slow for long.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lists {
     pub(super) interactive: ListAge,
     pub(super) bulk: ListAge,
-    /// When the wait was last within the target.
-    good_ns: u64,
+    /// When the wait was first seen above the target, and since then always: one pause of the whole process is no slow list.
+    slow_since_ns: Option<u64>,
 }
 
 impl Lists {
-    pub(super) fn new(now_ns: u64) -> Self {
-        Self { interactive: ListAge::default(), bulk: ListAge::default(), good_ns: now_ns }
-    }
-
     fn are_slow(&mut self, now_ns: u64) -> bool {
         let waits_ns = self.interactive.now_ns(now_ns).max(self.bulk.now_ns(now_ns));
         if waits_ns <= LISTS_TARGET_NS {
-            self.good_ns = now_ns;
+            self.slow_since_ns = None;
+            return false;
         }
-        now_ns.saturating_sub(self.good_ns) >= LISTS_WINDOW_NS
+        now_ns.saturating_sub(*self.slow_since_ns.get_or_insert(now_ns)) >= LISTS_WINDOW_NS
     }
 }
 
@@ -110,6 +107,11 @@ pub(super) struct Behind {
 impl Behind {
     pub(super) fn new(now_ms: u64) -> Self {
         Self { witnesses: Vec::with_capacity(WITNESSES_MAX), since_ms: now_ms, turn_ms: now_ms, turn_before_ms: now_ms }
+    }
+
+    /// The shard has nothing left to do: nobody waits for it.
+    pub(super) fn idle(&mut self) {
+        self.witnesses.clear();
     }
 
     /// A session's queue has come over the soft mark.
@@ -138,7 +140,10 @@ impl<S> Core<S> {
             connection.is_some_and(|c| !c.sending || c.progress_ms >= before_ms)
         };
         behind.witnesses.retain(waits_for_us);
-        lists || !behind.witnesses.is_empty() && now_ms >= behind.since_ms + BEHIND_MS
+        if behind.witnesses.is_empty() {
+            behind.since_ms = now_ms;
+        }
+        lists || now_ms >= behind.since_ms + BEHIND_MS
     }
 }
 
@@ -213,7 +218,7 @@ mod tests {
 
     #[test]
     fn sessions_that_wait_too_long_in_a_list_shed_sends_until_the_list_is_quick() {
-        let mut lists = Lists::new(0);
+        let mut lists = Lists::default();
         let mut now_ns = 0;
         for _ in 0..20 {
             lists.bulk.enter(now_ns);
@@ -223,12 +228,13 @@ mod tests {
         }
         lists.bulk.enter(now_ns);
         lists.bulk.enter(now_ns);
-        assert!(!lists.are_slow(now_ns + 49 * MS), "not yet for long");
-        assert!(lists.are_slow(now_ns + 51 * MS));
-        lists.bulk.leave(now_ns + 60 * MS);
-        assert!(lists.are_slow(now_ns + 60 * MS), "one that has waited long tells of those behind it");
-        lists.bulk.leave(now_ns + 61 * MS);
-        assert!(!lists.are_slow(now_ns + 61 * MS), "nobody waits");
+        assert!(!lists.are_slow(now_ns + 500 * MS), "one look after a pause of everything");
+        assert!(!lists.are_slow(now_ns + 549 * MS), "not yet for long");
+        assert!(lists.are_slow(now_ns + 551 * MS));
+        lists.bulk.leave(now_ns + 560 * MS);
+        assert!(lists.are_slow(now_ns + 560 * MS), "one that has waited long tells of those behind it");
+        lists.bulk.leave(now_ns + 561 * MS);
+        assert!(!lists.are_slow(now_ns + 561 * MS), "nobody waits");
     }
 
     #[test]
