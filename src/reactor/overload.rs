@@ -4,13 +4,10 @@
 //! window is above the target, the shard can't keep up: first new connections are turned away, and if that is not enough, `send`s are refused.
 //! One quick turn ends it, since then a queue has been emptied.
 //!
-//! Turns may be quick and the shard behind all the same, because a turn makes so many sends and one per session: the rest waits in lists, and in the
-//! sessions' queues. So the wait in the lists counts as well ([`Lists`]), and a session whose queue is over the soft mark although its socket takes whatever it is given ([`Behind`]) is no slow reader, the shard is a slow writer:
-//! then `send`s are refused at once, long before such a queue reaches the hard mark and its reader would have to go.
+//! Turns may be quick and the shard behind all the same, because a turn makes so many sends: the rest waits in lists. So the wait in the lists counts as
+//! well ([`Lists`]).
 
-use super::connection::Phase;
 use super::core::Core;
-use crate::ids::Key;
 
 /// Work may wait this long.
 const TARGET_NS: u64 = 5_000_000;
@@ -89,61 +86,11 @@ impl Lists {
     }
 }
 
-/// Sessions that wait for the shard and not for their clients, for this long, are overload. A burst is sent within less.
-const BEHIND_MS: u64 = 5;
-/// Sessions that are kept to look at: one of them is proof enough.
-const WITNESSES_MAX: usize = 64;
-
-/// Sessions over the soft mark that had nothing in flight for long when they got there.
-#[derive(Debug)]
-pub(super) struct Behind {
-    witnesses: Vec<Key>,
-    since_ms: u64,
-    /// When this turn began and the one before; what was handed to a socket earlier waits for the client.
-    turn_ms: u64,
-    turn_before_ms: u64,
-}
-
-impl Behind {
-    pub(super) fn new(now_ms: u64) -> Self {
-        Self { witnesses: Vec::with_capacity(WITNESSES_MAX), since_ms: now_ms, turn_ms: now_ms, turn_before_ms: now_ms }
-    }
-
-    /// The shard has nothing left to do: nobody waits for it.
-    pub(super) fn idle(&mut self) {
-        self.witnesses.clear();
-    }
-
-    /// A session's queue has come over the soft mark.
-    pub(super) fn over(&mut self, key: Key) {
-        if self.witnesses.len() < WITNESSES_MAX && !self.witnesses.contains(&key) {
-            self.witnesses.push(key);
-        }
-    }
-}
-
 impl<S> Core<S> {
-    /// A turn begins: whether sessions wait too long for their turn in a list, or still wait for the shard with a queue over the mark. `send`s are refused
-    /// then; new connections are let in, they are not what it is late with.
+    /// A turn begins: whether sessions wait too long for their turn in a list. `send`s are refused then; new connections are let in, they are not what it
+    /// is late with.
     pub(super) fn is_late(&mut self) -> bool {
-        let now_ms = self.now_ms();
-        let lists = self.lists.are_slow(self.now.mono_ns);
-        let behind = &mut self.behind;
-        (behind.turn_before_ms, behind.turn_ms) = (behind.turn_ms, now_ms);
-        if behind.witnesses.is_empty() {
-            behind.since_ms = now_ms;
-            return lists;
-        }
-        let (connections, before_ms) = (&self.connections, behind.turn_before_ms);
-        let waits_for_us = |key: &Key| {
-            let connection = connections.get(*key).filter(|c| c.slow && c.phase == Phase::Open);
-            connection.is_some_and(|c| !c.sending || c.progress_ms >= before_ms)
-        };
-        behind.witnesses.retain(waits_for_us);
-        if behind.witnesses.is_empty() {
-            behind.since_ms = now_ms;
-        }
-        lists || now_ms >= behind.since_ms + BEHIND_MS
+        self.lists.are_slow(self.now.mono_ns)
     }
 }
 

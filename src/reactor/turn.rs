@@ -93,7 +93,6 @@ impl<I: Io> Reactor<I> {
             };
         }
         self.age.idle();
-        self.core.behind.idle();
         Next::Sleep { until_ns: self.next_ns() }
     }
 
