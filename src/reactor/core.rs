@@ -11,7 +11,7 @@ use super::connection::{Connection, Phase, Unread, Waits};
 use super::counters::{Counters, Ended, Shared};
 use super::crowd::Crowd;
 use super::errand::Errands;
-use super::overload::{Behind, Lists, Sheds};
+use super::overload::{Lists, Sheds};
 use super::publish::{HighWater, Probe};
 use super::verdict::{Asked, TokenLogin};
 use super::{Control, Parts, Report};
@@ -110,7 +110,6 @@ pub(super) struct Core<S> {
     pub(super) sheds: Sheds,
     /// `send`s are refused because what was sent waits too long.
     pub(super) late: bool,
-    pub(super) behind: Behind,
     pub(super) lists: Lists,
     pub(super) drain: Drain,
     /// When the rules last looked at their own deadlines.
@@ -170,8 +169,7 @@ impl<S> Core<S> {
             spare: Vec::new(),
             sheds: Sheds::Nothing,
             late: false,
-            behind: Behind::new(now.mono_ms()),
-            lists: Lists::new(now.mono_ns),
+            lists: Lists::default(),
             drain: Drain::No,
             ticked_ns: now.mono_ns,
             warned_transport: false,

@@ -132,7 +132,6 @@ impl<S> Core<S> {
         if !connection.slow && connection.queued_bytes as usize > self.settings.queues.soft_mark_bytes {
             connection.slow = true;
             self.marks.push((session, true));
-            self.behind.over(session);
         }
         if connection.sending {
             // The next send is bulk if all it carries is.

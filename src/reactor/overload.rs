@@ -4,13 +4,10 @@
 //! window is above the target, the shard can't keep up: first new connections are turned away, and if that is not enough, `send`s are refused.
 //! One quick turn ends it, since then a queue has been emptied.
 //!
-//! Turns may be quick and the shard behind all the same, because a turn makes so many sends and one per session: the rest waits in lists, and in the
-//! sessions' queues. So the wait in the lists counts as well ([`Lists`]), and a session whose queue is over the soft mark although its socket takes whatever it is given ([`Behind`]) is no slow reader, the shard is a slow writer:
-//! then `send`s are refused at once, long before such a queue reaches the hard mark and its reader would have to go.
+//! Turns may be quick and the shard behind all the same, because a turn makes so many sends: the rest waits in lists. So the wait in the lists counts as
+//! well ([`Lists`]).
 
-use super::connection::Phase;
 use super::core::Core;
-use crate::ids::Key;
 
 /// Work may wait this long.
 const TARGET_NS: u64 = 5_000_000;
@@ -70,75 +67,30 @@ impl ListAge {
 }
 
 /// Whether the lists have been too slow for long.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lists {
     pub(super) interactive: ListAge,
     pub(super) bulk: ListAge,
-    /// When the wait was last within the target.
-    good_ns: u64,
+    /// When the wait was first seen above the target, and since then always: one pause of the whole process is no slow list.
+    slow_since_ns: Option<u64>,
 }
 
 impl Lists {
-    pub(super) fn new(now_ns: u64) -> Self {
-        Self { interactive: ListAge::default(), bulk: ListAge::default(), good_ns: now_ns }
-    }
-
     fn are_slow(&mut self, now_ns: u64) -> bool {
         let waits_ns = self.interactive.now_ns(now_ns).max(self.bulk.now_ns(now_ns));
         if waits_ns <= LISTS_TARGET_NS {
-            self.good_ns = now_ns;
+            self.slow_since_ns = None;
+            return false;
         }
-        now_ns.saturating_sub(self.good_ns) >= LISTS_WINDOW_NS
-    }
-}
-
-/// Sessions that wait for the shard and not for their clients, for this long, are overload. A burst is sent within less.
-const BEHIND_MS: u64 = 5;
-/// Sessions that are kept to look at: one of them is proof enough.
-const WITNESSES_MAX: usize = 64;
-
-/// Sessions over the soft mark that had nothing in flight for long when they got there.
-#[derive(Debug)]
-pub(super) struct Behind {
-    witnesses: Vec<Key>,
-    since_ms: u64,
-    /// When this turn began and the one before; what was handed to a socket earlier waits for the client.
-    turn_ms: u64,
-    turn_before_ms: u64,
-}
-
-impl Behind {
-    pub(super) fn new(now_ms: u64) -> Self {
-        Self { witnesses: Vec::with_capacity(WITNESSES_MAX), since_ms: now_ms, turn_ms: now_ms, turn_before_ms: now_ms }
-    }
-
-    /// A session's queue has come over the soft mark.
-    pub(super) fn over(&mut self, key: Key) {
-        if self.witnesses.len() < WITNESSES_MAX && !self.witnesses.contains(&key) {
-            self.witnesses.push(key);
-        }
+        now_ns.saturating_sub(*self.slow_since_ns.get_or_insert(now_ns)) >= LISTS_WINDOW_NS
     }
 }
 
 impl<S> Core<S> {
-    /// A turn begins: whether sessions wait too long for their turn in a list, or still wait for the shard with a queue over the mark. `send`s are refused
-    /// then; new connections are let in, they are not what it is late with.
+    /// A turn begins: whether sessions wait too long for their turn in a list. `send`s are refused then; new connections are let in, they are not what it
+    /// is late with.
     pub(super) fn is_late(&mut self) -> bool {
-        let now_ms = self.now_ms();
-        let lists = self.lists.are_slow(self.now.mono_ns);
-        let behind = &mut self.behind;
-        (behind.turn_before_ms, behind.turn_ms) = (behind.turn_ms, now_ms);
-        if behind.witnesses.is_empty() {
-            behind.since_ms = now_ms;
-            return lists;
-        }
-        let (connections, before_ms) = (&self.connections, behind.turn_before_ms);
-        let waits_for_us = |key: &Key| {
-            let connection = connections.get(*key).filter(|c| c.slow && c.phase == Phase::Open);
-            connection.is_some_and(|c| !c.sending || c.progress_ms >= before_ms)
-        };
-        behind.witnesses.retain(waits_for_us);
-        lists || !behind.witnesses.is_empty() && now_ms >= behind.since_ms + BEHIND_MS
+        self.lists.are_slow(self.now.mono_ns)
     }
 }
 
@@ -213,7 +165,7 @@ mod tests {
 
     #[test]
     fn sessions_that_wait_too_long_in_a_list_shed_sends_until_the_list_is_quick() {
-        let mut lists = Lists::new(0);
+        let mut lists = Lists::default();
         let mut now_ns = 0;
         for _ in 0..20 {
             lists.bulk.enter(now_ns);
@@ -223,12 +175,13 @@ mod tests {
         }
         lists.bulk.enter(now_ns);
         lists.bulk.enter(now_ns);
-        assert!(!lists.are_slow(now_ns + 49 * MS), "not yet for long");
-        assert!(lists.are_slow(now_ns + 51 * MS));
-        lists.bulk.leave(now_ns + 60 * MS);
-        assert!(lists.are_slow(now_ns + 60 * MS), "one that has waited long tells of those behind it");
-        lists.bulk.leave(now_ns + 61 * MS);
-        assert!(!lists.are_slow(now_ns + 61 * MS), "nobody waits");
+        assert!(!lists.are_slow(now_ns + 500 * MS), "one look after a pause of everything");
+        assert!(!lists.are_slow(now_ns + 549 * MS), "not yet for long");
+        assert!(lists.are_slow(now_ns + 551 * MS));
+        lists.bulk.leave(now_ns + 560 * MS);
+        assert!(lists.are_slow(now_ns + 560 * MS), "one that has waited long tells of those behind it");
+        lists.bulk.leave(now_ns + 561 * MS);
+        assert!(!lists.are_slow(now_ns + 561 * MS), "nobody waits");
     }
 
     #[test]

@@ -75,8 +75,8 @@ impl<I: Io> Reactor<I> {
         self.take_answers();
         self.drain_step();
         self.advance_closing();
-        self.tell_drained();
         self.submit_accepts();
+        self.tell_drained();
         self.submit_receives();
         self.submit_cuts();
         more |= self.submit_sends();

@@ -207,6 +207,19 @@ impl World {
         self.write(index, &bytes);
     }
 
+    /// Some show a fresh token while a drain begins.
+    pub(super) fn renew_some(&mut self, count: usize) {
+        let open = |session: &Session| session.phase == Phase::Open && !session.stop_talking && session.unwritten.is_empty();
+        let targets: Vec<usize> = (0..self.sessions.len()).filter(|index| open(&self.sessions[*index])).take(count).collect();
+        for index in targets {
+            if self.plan.verifier.is_some() {
+                let (mut stage, session) = self.stage_and_session(index);
+                let bytes = session.second_hello(&mut stage);
+                self.write(index, &bytes);
+            }
+        }
+    }
+
     fn in_a_short_stage(&mut self) -> Option<usize> {
         let short = |stage| matches!(stage, Stage::Moving | Stage::Cancelling | Stage::Closing | Stage::Handshake);
         let open = |index: &usize| !self.sessions[*index].is_over() && short(self.kernel.stage(self.sessions[*index].connection));

@@ -311,6 +311,7 @@ impl World {
             (0..LATECOMERS).for_each(|_| self.connect_only());
             let step = self.step;
             self.run_until("arrival", S, |world| world.step > step + 100)?;
+            self.renew_some(LATECOMERS);
         }
         self.era = Era::Drain;
         self.server.drain();
