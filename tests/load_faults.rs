@@ -502,7 +502,8 @@ fn a_stall_is_seen_from_the_intended_times_and_hidden_from_a_client_that_waits()
     // In half a second 100 messages were due; those of its first 250 ms waited for more than 250 ms.
     let (seen, hidden) = (over(directory.path(), "sent", 250_000.0), over(directory.path(), "uncorrected", 250_000.0));
     assert!(seen >= 40, "{seen}: {text}");
-    assert!(hidden >= 1 && hidden * 5 < seen, "{hidden} of {seen}: {text}");
+    // At most the one that the client was waiting for, none where the stall began between two.
+    assert!(hidden * 5 < seen, "{hidden} of {seen}: {text}");
     assert!(over(directory.path(), "delivery", 250_000.0) >= 40);
     for name in ["result.json", "run.hlog", "lateness.hgrm", "connect.hgrm"] {
         assert!(directory.path().join(name).metadata().unwrap().len() > 100, "{name}");

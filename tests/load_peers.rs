@@ -84,7 +84,10 @@ impl Server {
             let mut command = peer.command(&program, port, folder.path());
             let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let address = format!("127.0.0.1:{port}");
-            if is_listening(&mut child, &address) {
+            let listening = is_listening(&mut child, &address);
+            // Another program may have got the port first and be the one that answers: ours ends at once then.
+            thread::sleep(Duration::from_millis(200));
+            if listening && child.try_wait().unwrap().is_none() {
                 return Some(Self { peer, child, address, _folder: folder });
             }
         }
