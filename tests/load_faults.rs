@@ -494,16 +494,20 @@ fn connections_come_from_the_source_addresses_in_turn() {
 
 #[test]
 fn a_stall_is_seen_from_the_intended_times_and_hidden_from_a_client_that_waits() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(Fault::Stall(100));
-    let out = directory.path().to_str().unwrap();
     let one = "--connections 1 --rooms 1 --room-size 1 --rate 200 --arrivals constant --duration 1.5";
-    let (_, text) = load(&server.address.to_string(), &format!("{one} --out {out}"));
-    // In half a second 100 messages were due; those of its first 250 ms waited for more than 250 ms.
-    let (seen, hidden) = (over(directory.path(), "sent", 250_000.0), over(directory.path(), "uncorrected", 250_000.0));
-    assert!(seen >= 40, "{seen}: {text}");
-    // At most the one that the client was waiting for, none where the stall began between two.
-    assert!(hidden * 5 < seen, "{hidden} of {seen}: {text}");
+    // A stall that begins between two messages finds no client waiting: then another run.
+    let run = || {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::start(Fault::Stall(100));
+        let (_, text) = load(&server.address.to_string(), &format!("{one} --out {}", directory.path().display()));
+        // In half a second 100 messages were due; those of its first 250 ms waited for more than 250 ms.
+        let (seen, hidden) = (over(directory.path(), "sent", 250_000.0), over(directory.path(), "uncorrected", 250_000.0));
+        assert!(seen >= 40 && hidden * 5 < seen, "{hidden} of {seen}: {text}");
+        (directory, hidden)
+    };
+    let (directory, hidden) =
+        (0..5).map(|_| run()).find(|(_, hidden)| *hidden >= 1).expect("a client that waits for the stall in one of five runs");
+    assert!(hidden >= 1);
     assert!(over(directory.path(), "delivery", 250_000.0) >= 40);
     for name in ["result.json", "run.hlog", "lateness.hgrm", "connect.hgrm"] {
         assert!(directory.path().join(name).metadata().unwrap().len() > 100, "{name}");
